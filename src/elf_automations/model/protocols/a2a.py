@@ -1,0 +1,175 @@
+"""A2A spans: ours, `record_a2a`, and any that speak the draft A2A convention or one of its forerunners.
+
+A task that ends FAILED, REJECTED or AUTH_REQUIRED is an error although its HTTP answer is 200; the draft
+convention leaves this open. Source of the other spellings: the A2A 0.3 method names, kagent (`a2a.method`)
+and traceAI (`gen_ai.a2a.rpc.method`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from elf_automations.conventions import a2a_draft, elf, otel
+from elf_automations.model.call import Call, Details, Outcome, Side, elapsed_ms, stated
+from elf_automations.model.entity import Entity, EntityRef, identify
+from elf_automations.model.noise import Noise
+from elf_automations.model.outcome import span_outcome
+from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord
+
+SDK_SCOPE: Final = "a2a-python-sdk"
+UNKNOWN: Final = "unknown"
+# Not Noise("a2a"): the SDK's spans are layers inside a call, not chatter, so a server span below one is a real call.
+_NOISE: Final = Noise(SDK_SCOPE)
+
+OPERATIONS: Final[Mapping[str, str]] = {
+    "SendMessage": "send_task",
+    "SendStreamingMessage": "send_task",
+    "GetTask": "get_task",
+    "ListTasks": "list_tasks",
+    "CancelTask": "cancel_task",
+    "SubscribeToTask": "subscribe_task",
+    "CreateTaskPushNotificationConfig": "push_notification_config",
+    "GetTaskPushNotificationConfig": "push_notification_config",
+    "ListTaskPushNotificationConfigs": "push_notification_config",
+    "DeleteTaskPushNotificationConfig": "push_notification_config",
+    "GetExtendedAgentCard": "get_capabilities",
+    "GetAgentCard": "get_capabilities",
+    "DiscoverTeams": "discover_teams",
+}
+STATE_PREFIX: Final = "TASK_STATE_"
+FAILED_STATES: Final = frozenset({"TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED"})
+CANCELLED_STATE: Final = "TASK_STATE_CANCELED"
+# The operations whose answer is the task's own end; GetTask that finds a failed task has itself succeeded.
+TASK_RUNS: Final = frozenset({"send_task", "subscribe_task"})
+
+_METHOD_NAMES: Final = (a2a_draft.A2A_METHOD_NAME, "a2a.method", "gen_ai.a2a.rpc.method")
+_STATE_NAMES: Final = (a2a_draft.A2A_TASK_STATE, "gen_ai.a2a.task.state")
+_METHODS_0_3: Final[Mapping[str, str]] = {
+    "message/send": "SendMessage",
+    "message/stream": "SendStreamingMessage",
+    "tasks/get": "GetTask",
+    "tasks/list": "ListTasks",
+    "tasks/cancel": "CancelTask",
+    "tasks/resubscribe": "SubscribeToTask",
+    "tasks/pushNotificationConfig/set": "CreateTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/get": "GetTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/list": "ListTaskPushNotificationConfigs",
+    "tasks/pushNotificationConfig/delete": "DeleteTaskPushNotificationConfig",
+    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+    "agent/getCard": "GetAgentCard",
+}
+_GRPC_SERVICE: Final = re.compile(r"^/?(?:lf\.)?a2a\.v\d+\w*\.A2AService/")
+_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+_TASK_NOT_FOUND: Final = "-32001"
+_SIDES: Final[Mapping[SpanKind, Side]] = {SpanKind.CLIENT: "client", SpanKind.SERVER: "server"}
+_KEPT: Final[Mapping[str, str]] = {
+    a2a_draft.A2A_METHOD_NAME: "method",
+    a2a_draft.A2A_MESSAGE_ID: "message_id",
+    a2a_draft.A2A_TASK_ID: "task_id",
+    a2a_draft.A2A_TENANT: "tenant",
+    a2a_draft.A2A_PROTOCOL_VERSION: "protocol_version",
+    otel.GEN_AI_CONVERSATION_ID: "context_id",
+}
+
+
+def recognise(span: SpanRecord) -> Call | Noise | None:
+    """Return the A2A call of `span`; `Noise` for the SDK's own spans, which are inside a call and carry nothing."""
+    if span.scope_name == SDK_SCOPE:
+        return _NOISE
+    said = span.text(*_METHOD_NAMES)
+    if said is None:
+        return None
+    method = method_name(said)
+    operation = OPERATIONS.get(method) or _WORD.sub("_", method).strip("_").lower()
+    state = task_state(span.text(*_STATE_NAMES))
+    side: Side = _SIDES.get(span.kind, "internal")
+    call = Call(
+        span=span,
+        protocol="a2a",
+        operation=operation,
+        side=side,
+        source=EntityRef(UNKNOWN, "service") if side == "server" else identify(span.resource.attributes),
+        target=_target(span, side),
+        outcome=_outcome(span, operation, state),
+        duration_ms=elapsed_ms(span),
+        details=Details(tokens_used=_tokens(span), metadata=_metadata(span, state)),
+        key=_key(span, operation),
+    )
+    return _with_team(stated(call))
+
+
+def method_name(said: str) -> str:
+    """Return the 1.0 name of a method that may be spelled the 0.3 way or with its gRPC service."""
+    return _METHODS_0_3.get(said) or _GRPC_SERVICE.sub("", said)
+
+
+def task_state(said: str | None) -> str | None:
+    """Return the `TASK_STATE_*` name of a state that may be spelled the 0.3 way (`input-required`)."""
+    if not said:
+        return None
+    name = said.upper().replace("-", "_")
+    name = "CANCELED" if name == "CANCELLED" else name
+    return name if name.startswith(STATE_PREFIX) else STATE_PREFIX + name
+
+
+def _outcome(span: SpanRecord, operation: str, state: str | None) -> Outcome:
+    seen = span_outcome(span)
+    if seen.status == "timeout" and _TASK_NOT_FOUND in {seen.error_code, span.text(otel.ERROR_TYPE)}:
+        # -32001 is a timeout in MCP; in A2A it is TaskNotFound.
+        seen = replace(seen, status="error")
+    if operation not in TASK_RUNS or seen.status in {"timeout", "cancelled"}:
+        return seen
+    if state == CANCELLED_STATE:
+        return Outcome("cancelled", seen.error_message)
+    if state in FAILED_STATES and seen.status == "success":
+        return Outcome("error", span.status_message or f"the task ended in {state}", state)
+    return seen
+
+
+def _target(span: SpanRecord, side: Side) -> EntityRef:
+    agent = span.text(otel.GEN_AI_AGENT_NAME)
+    if agent:
+        return EntityRef(agent, "team")
+    if side == "server":
+        return identify(span.resource.attributes)
+    host, port = span.text(otel.SERVER_ADDRESS), span.text(otel.SERVER_PORT)
+    return EntityRef(f"{host}:{port}" if host and port else host or UNKNOWN, "external")
+
+
+def _key(span: SpanRecord, operation: str) -> str:
+    """Only the message id is one request's own on every binding; a task id names the other operations' object."""
+    return span.text(a2a_draft.A2A_MESSAGE_ID if operation == "send_task" else a2a_draft.A2A_TASK_ID) or ""
+
+
+def _tokens(span: SpanRecord) -> int | None:
+    used = [span.number(name) for name in (otel.GEN_AI_USAGE_INPUT_TOKENS, otel.GEN_AI_USAGE_OUTPUT_TOKENS)]
+    known = [int(count) for count in used if count is not None]
+    return sum(known) if known else None
+
+
+def _metadata(span: SpanRecord, state: str | None) -> dict[str, AttributeValue]:
+    kept = {label: span.attributes[name] for name, label in _KEPT.items() if name in span.attributes}
+    if state:
+        kept["task_state"] = state
+    return kept
+
+
+def _with_team(call: Call) -> Call:
+    """Add the team as a registry entity when its Agent Card named it, not when a caller only asked for it."""
+    span = call.span
+    if call.side == "manual" or call.target.type != "team" or span.text(otel.GEN_AI_AGENT_NAME) is None:
+        return call
+    description = span.text(otel.GEN_AI_AGENT_DESCRIPTION)
+    team = Entity(
+        entity_id=call.target.id,
+        entity_type="team",
+        entity_name=call.target.id,
+        endpoint_url=span.text(elf.ELF_TARGET_ENDPOINT),
+        version=span.text(otel.GEN_AI_AGENT_VERSION),
+        capabilities=span.texts(elf.ELF_TARGET_CAPABILITIES) or (),
+        metadata={"description": description} if description else {},
+    )
+    return replace(call, entities=(team,))

@@ -1,0 +1,166 @@
+"""One logical call is counted once, with its true outcome, whoever instrumented it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict
+from datetime import UTC, datetime
+from uuid import UUID
+
+from elf_automations.model import ResourceRecord, SpanKind, StatusCode, settle
+from inline_snapshot import snapshot
+from records import START_NS, span, tool_call
+
+CLIENT, SERVER, INTERNAL = SpanKind.CLIENT, SpanKind.SERVER, SpanKind.INTERNAL
+ELF_TARGET = {"elf.target.id": "weather-tools", "elf.target.type": "mcp"}
+
+
+def counted(*spans):
+    return [row for row in settle(spans).rows if row.counted]
+
+
+def test_a_call_becomes_this_row():
+    call = tool_call(
+        1,
+        CLIENT,
+        attributes={**ELF_TARGET, "elf.payload.size": 17, "jsonrpc.request.id": "3", "network.transport": "tcp"},
+        resource=ResourceRecord({"service.name": "planner", "service.instance.id": "i-1", "elf.entity.id": "planner"}),
+    )
+    (row,) = settle([call]).rows
+    assert asdict(row) == snapshot(
+        {
+            "id": UUID("f623a564-eb01-5fd6-0000-000000000001"),
+            "timestamp": datetime(2026, 11, 22, 6, 48, 52, 220785, tzinfo=UTC),
+            "protocol": "mcp",
+            "source_id": "planner",
+            "source_type": "service",
+            "target_id": "weather-tools",
+            "target_type": "mcp",
+            "operation": "tool_call",
+            "duration_ms": 5.25,
+            "status": "success",
+            "tool_name": "get_weather",
+            "tool_category": None,
+            "task_description": None,
+            "capabilities_required": None,
+            "message_type": None,
+            "workflow_id": None,
+            "workflow_name": None,
+            "workflow_node": None,
+            "payload_size_bytes": 17,
+            "tokens_used": None,
+            "estimated_cost": None,
+            "error_message": None,
+            "error_code": None,
+            "correlation_id": "61a33238829efb19f623a564eb015fd6",
+            "parent_correlation_id": None,
+            "metadata": {"transport": "tcp", "jsonrpc_request_id": "3"},
+            "trace_id": "61a33238829efb19f623a564eb015fd6",
+            "span_id": "0000000000000001",
+            "parent_span_id": None,
+            "observed_by": "client",
+            "counted": True,
+            "service_name": "planner",
+            "service_instance_id": "i-1",
+        }
+    )
+
+
+def test_both_sides_of_a_call_count_once_and_the_servers_error_wins():
+    client = tool_call(1, CLIENT)
+    server = tool_call(
+        2, SERVER, parent=1, status=StatusCode.ERROR, attributes={"error.type": "tool_error"}, status_message="no city"
+    )
+    (row,) = counted(client, server)
+    assert (row.observed_by, row.status, row.error_code, row.error_message) == (
+        "client",
+        "error",
+        "tool_error",
+        "no city",
+    )
+
+
+def test_layers_of_client_spans_are_one_call_even_with_foreign_spans_between():
+    outer = tool_call(1, CLIENT, scope_name="fastmcp")
+    http = span(2, "POST", CLIENT, {"http.request.method": "POST"}, parent=1)
+    inner = tool_call(3, CLIENT, parent=2, scope_name="mcp-python-sdk")
+    server = tool_call(4, SERVER, parent=3)
+    assert [row.span_id[-1] for row in counted(outer, http, inner, server)] == ["1"]
+    assert len(settle([outer, http, inner, server]).rows) == 3
+
+
+def test_a_call_made_inside_a_handler_is_another_call():
+    client = tool_call(1, CLIENT)
+    server = tool_call(2, SERVER, parent=1)
+    nested = tool_call(3, CLIENT, parent=2)
+    assert [row.span_id[-1] for row in counted(client, server, nested)] == ["1", "3"]
+
+
+def test_a_server_span_without_a_client_row_counts_itself():
+    (row,) = counted(tool_call(2, SERVER, parent=1, attributes={**ELF_TARGET, "elf.source.id": "cursor"}))
+    assert (row.source_id, row.source_type, row.target_id) == ("cursor", "mcp_client", "weather-tools")
+
+
+def test_chatter_and_listings_nobody_asked_for_are_no_rows():
+    listing = span(1, "tools/list", CLIENT, {"mcp.method.name": "tools/list", "elf.implicit": True})
+    answer = span(2, "tools/list", SERVER, {"mcp.method.name": "tools/list"}, parent=1)
+    handshake = span(3, "MCP send initialize", CLIENT, {"mcp.method.name": "initialize"})
+    note = span(4, "notifications/cancelled", SERVER, {"mcp.method.name": "notifications/cancelled"})
+    assert settle([listing, answer, handshake, note]).rows == ()
+
+
+def test_the_order_of_delivery_changes_nothing():
+    spans = [tool_call(1, CLIENT), tool_call(2, CLIENT, parent=1), tool_call(3, SERVER, parent=2)]
+    rows = {frozenset((r.id, r.counted, r.status) for r in settle(p).rows) for p in itertools.permutations(spans)}
+    assert len(rows) == 1
+
+
+def test_a_span_twice_in_a_batch_is_one_row_and_a_cycle_of_parents_ends():
+    assert len(settle([tool_call(1, CLIENT), tool_call(1, CLIENT)]).rows) == 1
+    assert len(settle([tool_call(1, CLIENT, parent=2), tool_call(2, CLIENT, parent=1)]).rows) == 2
+
+
+def test_timeouts_are_told_from_errors_by_each_of_their_spellings():
+    spellings = [
+        {"attributes": {"error.type": "-32001"}},
+        {"attributes": {"error.type": "408"}},
+        {"attributes": {"error.type": "TimeoutError"}},
+        {"status_message": "TimeoutError: "},
+        {"status_message": "Request 'tools/call' timed out"},
+    ]
+    for number, fields in enumerate(spellings, 1):
+        (row,) = settle([tool_call(number, CLIENT, status=StatusCode.ERROR, **fields)]).rows
+        assert row.status == "timeout", fields
+
+
+def test_activity_is_added_once_a_call_to_both_ends_in_sorted_order():
+    resource = ResourceRecord({"elf.entity.id": "sales-team", "elf.entity.type": "team"})
+    calls = [
+        tool_call(1, CLIENT, attributes=ELF_TARGET, resource=resource),
+        tool_call(2, CLIENT, attributes={**ELF_TARGET, "elf.outcome": "timeout"}, resource=resource),
+    ]
+    entities = settle(calls).entities
+    assert [(e.entity_type, e.entity_id, e.observed, e.calls, e.errors) for e in entities] == [
+        ("mcp_server", "weather-tools", True, 2, 1),
+        ("team", "sales-team", True, 2, 1),
+    ]
+
+
+def test_hostile_text_becomes_text_postgres_takes_and_secrets_do_not_survive_a_cut():
+    hostile = "x" * 3990 + " Bearer sk-fake-000000000000000000000000"
+    call = tool_call(
+        1,
+        CLIENT,
+        "to\x00ol\ud800",
+        attributes={"elf.outcome": "error", "elf.error.message": hostile, "elf.metadata": '{"a": {"b": [1, 2]}}'},
+    )
+    (row,) = settle([call]).rows
+    assert row.tool_name == "to\ufffdol\ufffd"
+    assert "sk-fake" not in (row.error_message or "")
+    assert len(row.error_message or "") <= 4000
+    assert row.metadata["a"] == {"b": [1, 2]}
+
+
+def test_times_that_make_no_sense_give_no_duration():
+    (row,) = settle([tool_call(1, CLIENT, start_ns=START_NS, end_ns=START_NS - 1)]).rows
+    assert row.duration_ms is None
