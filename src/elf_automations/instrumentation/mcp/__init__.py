@@ -1,0 +1,7 @@
+"""MCP instrumentation for the official SDK 2.x: client and server, every transport."""
+
+from __future__ import annotations
+
+from elf_automations.instrumentation.mcp.instrumentor import MCPInstrumentor
+
+__all__ = ["MCPInstrumentor"]

@@ -1,0 +1,76 @@
+"""Patch points of a library: put a wrapper in place, and put the very same object back.
+
+A patch point that a new release moved or removed costs that part of the instrumentation, one WARNING line
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+logger = logging.getLogger(__name__)
+
+MakeWrapper: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPoint:
+    """An attribute to wrap: `module`, the dotted `path` inside it, and what makes the wrapper from the original."""
+
+    module: str
+    path: str
+    make_wrapper: MakeWrapper
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    owner: Any
+    name: str
+    original: Any
+    inherited: bool
+
+
+class Patches:
+    """The patches of one instrumentor; `apply` and `restore` may be called any number of times."""
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+        self._applied: list[_Applied] = []
+
+    def apply(self, points: Sequence[PatchPoint]) -> None:
+        """Wrap every point that exists; points already in place are left alone."""
+        if self._applied:
+            return
+        for point in points:
+            try:
+                self._apply(point)
+            except (ImportError, AttributeError):
+                logger.warning(
+                    "%s has no %s.%s: this part of its telemetry stays off; a newer elf-automations may know it",
+                    self._library,
+                    point.module,
+                    point.path,
+                )
+
+    def restore(self) -> None:
+        """Put every original back, last patched first."""
+        while self._applied:
+            done = self._applied.pop()
+            if done.inherited:
+                delattr(done.owner, done.name)
+            else:
+                setattr(done.owner, done.name, done.original)
+
+    def _apply(self, point: PatchPoint) -> None:
+        owner: Any = importlib.import_module(point.module)
+        *parents, name = point.path.split(".")
+        for parent in parents:
+            owner = getattr(owner, parent)
+        original = getattr(owner, name)
+        own: Any = cast("dict[str, Any]", vars(owner)).get(name)
+        setattr(owner, name, point.make_wrapper(original))
+        self._applied.append(_Applied(owner, name, own if own is not None else original, inherited=own is None))
