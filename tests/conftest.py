@@ -1,0 +1,93 @@
+"""One PostgreSQL server for the session, one fresh database for each test that asks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from elf_automations.storage.embedded import EmbeddedPostgres
+from elf_automations.storage.migrate import migrate
+
+_FOREIGN = re.compile(r"^(ELF_|SUPABASE_|OTEL_|PG[A-Z])|^DATABASE_URL$")
+_SERVER = os.environ.get("ELF_TEST_DSN")
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if _FOREIGN.match(name):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Administrator URL of the session's server: $ELF_TEST_DSN, else an embedded one that is stopped at the end."""
+    if _SERVER:
+        yield _SERVER
+        return
+    folder = Path(tempfile.mkdtemp(prefix="elf-postgres-"))
+    server = EmbeddedPostgres(folder, settings=_FAST)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _template(postgres_url: str) -> Iterator[str]:
+    with _database(postgres_url) as url:
+        migrate(url)
+        yield str(conninfo_to_dict(url)["dbname"])
+
+
+@pytest.fixture
+def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """URL of a fresh database with the schema in place."""
+    with _database(postgres_url, _template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """URL of a fresh database without any schema."""
+    with _database(postgres_url) as url:
+        yield url
+
+
+@contextmanager
+def _database(server: str, template: str = "template0") -> Generator[str]:
+    name = f"elf_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        made = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        connection.execute(made)
+    try:
+        yield _with_database(server, name)
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _with_database(server: str, name: str) -> str:
+    if "://" not in server:
+        return make_conninfo(server, dbname=name)
+    base, separator, options = server.partition("?")
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/{name}{separator}{options}"
