@@ -1,0 +1,111 @@
+"""Turning the A2A instrumentation on and off: nothing is left behind, nothing breaks when a part is missing."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from a2a.client.base_client import BaseClient
+from a2a.server.request_handlers import DefaultRequestHandlerV2, LegacyRequestHandler
+from a2a.types.a2a_pb2 import (
+    GetTaskRequest,
+)
+from a2a.utils import telemetry as sdk_telemetry
+from opentelemetry import trace
+
+from a2a_agents import agent, events_of
+from elf_automations.instrumentation.a2a import A2AInstrumentor
+from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SERVER_METHODS
+from tracing import Spans, instrumented
+
+pytestmark = pytest.mark.anyio
+
+
+def test_without_the_sdk_the_entry_point_is_skipped_and_the_client_says_what_to_install():
+    script = """
+import sys
+from importlib.metadata import entry_points
+sys.modules["a2a"] = None
+(point,) = entry_points(group="opentelemetry_instrumentor", name="elf-a2a")
+for load in (point.load, lambda: __import__("elf_automations.shared.a2a.client")):
+    try:
+        load()
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    skipped, said = done.stdout.splitlines()
+    assert "a2a" in skipped
+    assert said == "elf_automations.shared.a2a needs the A2A SDK: pip install 'elf-automations[a2a]'"
+
+
+def patched_objects() -> dict[str, Any]:
+    owners: list[tuple[Any, Any]] = [
+        (BaseClient, CLIENT_METHODS),
+        (DefaultRequestHandlerV2, SERVER_METHODS),
+        (LegacyRequestHandler, SERVER_METHODS),
+    ]
+    found = {f"{owner.__name__}.{name}": vars(owner)[name] for owner, names in owners for name in names}
+    return {**found, "trace": sdk_telemetry.trace}
+
+
+def test_uninstrumenting_puts_every_object_back():
+    before = patched_objects()
+    instrumentor = A2AInstrumentor()
+    instrumentor.instrument()
+    during = patched_objects()
+    instrumentor.uninstrument()
+    after = patched_objects()
+    assert [name for name, thing in during.items() if thing is before[name]] == []
+    assert [name for name, thing in after.items() if thing is not before[name]] == []
+
+
+def test_a_moved_patch_point_costs_one_line_and_only_itself(monkeypatch, caplog):
+    monkeypatch.delattr(BaseClient, "list_tasks")
+    monkeypatch.setattr(BaseClient, "__abstractmethods__", frozenset())
+    from a2a.client.client import Client
+
+    monkeypatch.delattr(Client, "list_tasks")
+    with caplog.at_level(logging.WARNING):
+        A2AInstrumentor().instrument()
+    try:
+        assert [record.message for record in caplog.records if "list_tasks" in record.message] != []
+        assert len(caplog.records) == 1
+        assert hasattr(BaseClient.get_task, "__wrapped__")
+    finally:
+        A2AInstrumentor().uninstrument()
+
+
+async def test_the_sdks_own_spans_stay_when_the_environment_asks_for_them(monkeypatch):
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_A2A_SDK_ENABLED", "true")
+    spans = Spans()
+    monkeypatch.setattr(trace, "get_tracer", lambda *names, **_: spans.provider.get_tracer(*names))
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), spans):
+            client = await sales.client()
+            await events_of(client, "fail")
+            await client.close()
+    assert "a2a-python-sdk" in {span.instrumentation_scope.name for span in spans.finished}
+    assert [(row.status, row.observed_by) for row in spans.counted()] == [("error", "client")]
+
+
+async def test_a_broken_tracer_costs_the_span_never_the_call(monkeypatch):
+    async with agent("sales-team") as sales:
+        spans = Spans()
+        with instrumented(A2AInstrumentor(), spans):
+            from elf_automations.instrumentation.a2a import client_side, server_side
+
+            def explode(*_: Any, **__: Any) -> Any:
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(client_side, "start_client_span", explode)
+            monkeypatch.setattr(server_side, "start_server_span", explode)
+            client = await sales.client(streaming=True)
+            events = await events_of(client, "complete")
+            found = await client.get_task(GetTaskRequest(id=events[0].task.id))
+            await client.close()
+    assert found.status.state == 3
+    assert spans.finished == ()

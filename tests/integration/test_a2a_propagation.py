@@ -1,0 +1,149 @@
+"""Who calls whom: one trace over both sides, the caller known to the server, handlers that act as their team."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from a2a.client import ClientCallContext, ClientConfig, create_client
+from opentelemetry import propagate, trace
+
+from a2a_agents import BINDINGS, Agent, agent, events_of, obey, task
+from elf_automations.instrumentation import acting_as
+from elf_automations.instrumentation.a2a import A2AInstrumentor
+from tracing import Spans, instrumented
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["default", "legacy"])
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_both_sides_are_one_trace_and_the_server_knows_who_called(binding, legacy):
+    async with agent("sales-team", legacy=legacy) as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client(binding)
+            with acting_as("marketing-team", correlation_id="order-7"):
+                await events_of(client, "complete")
+            await client.close()
+    client_row, server_row = sorted(spans.settled().rows, key=lambda row: row.observed_by)
+    assert (client_row.observed_by, server_row.observed_by) == ("client", "server")
+    assert server_row.trace_id == client_row.trace_id
+    assert server_row.parent_span_id == client_row.span_id
+    assert (client_row.counted, server_row.counted) == (True, False)
+    assert (server_row.source_id, server_row.target_id) == ("marketing-team", "sales-team")
+    assert (server_row.message_type, server_row.status) == ("task_response", "success")
+    assert (client_row.correlation_id, server_row.correlation_id) == ("order-7", "order-7")
+    assert server_row.metadata["task_id"] == client_row.metadata["task_id"]
+
+
+async def test_what_a_handler_calls_is_the_calls_of_its_team():
+    async with agent("finance-team") as finance:
+
+        async def ask_finance(request: Any, updater: Any, events: Any) -> None:
+            client = await finance.client()
+            await events_of(client, "complete")
+            await client.close()
+            await obey(request, updater, events)
+
+        async with agent("sales-team", ask_finance) as sales:
+            with instrumented(A2AInstrumentor(), Spans()) as spans:
+                client = await sales.client(streaming=True)
+                with acting_as("marketing-team"):
+                    await events_of(client, "complete")
+                await client.close()
+    outer, inner = spans.counted()
+    assert (outer.source_id, outer.target_id) == ("marketing-team", "sales-team")
+    assert (inner.source_id, inner.source_type, inner.target_id) == ("sales-team", "team", "finance-team")
+    assert inner.trace_id == outer.trace_id
+
+
+async def test_what_an_executor_says_of_the_current_span_is_said_of_the_requests_span():
+    async def remark(request: Any, updater: Any, events: Any) -> None:
+        trace.get_current_span().set_attribute("shop.order", 7)
+        await obey(request, updater, events)
+
+    async with agent("sales-team", remark) as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client()
+            await events_of(client, "complete")
+            await client.close()
+    assert [span.kind.name for span in spans.finished if (span.attributes or {}).get("shop.order") == 7] == ["SERVER"]
+
+
+async def test_an_agent_started_inside_a_span_does_not_take_that_span_for_every_callers():
+    spans = Spans()
+    tracer = spans.provider.get_tracer("application")
+    with tracer.start_as_current_span("start-up"), acting_as("starter"):
+        async with agent("sales-team") as sales:
+            with instrumented(A2AInstrumentor(), spans):
+                client = await sales.client()
+                with acting_as("marketing-team"):
+                    await events_of(client, "complete")
+                await client.close()
+    (row,) = spans.counted()
+    assert (row.observed_by, row.source_id) == ("client", "marketing-team")
+
+
+async def test_agents_in_one_process_without_a_network_are_told_apart():
+    async with agent("finance-team") as finance:
+
+        async def ask_finance(request: Any, updater: Any, events: Any) -> None:
+            await in_process(finance, "complete")
+            await obey(request, updater, events)
+
+        async with agent("sales-team", ask_finance) as sales:
+            with instrumented(A2AInstrumentor(), Spans()) as spans, acting_as("marketing-team"):
+                await in_process(sales, "complete")
+    rows = spans.settled().rows
+    assert [(row.source_id, row.target_id) for row in spans.counted()] == [
+        ("marketing-team", "sales-team"),
+        ("sales-team", "finance-team"),
+    ]
+    assert (len(rows), len({row.trace_id for row in rows})) == (4, 1)
+
+
+async def in_process(where: Agent, order: str) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(where.app)) as http:
+        client = await create_client(where.card, ClientConfig(streaming=False, httpx_client=http))
+        await events_of(client, order)
+
+
+async def test_the_server_span_hangs_below_the_http_servers_when_there_is_one():
+    spans = Spans()
+    tracer = spans.provider.get_tracer("http-server")
+
+    def traced(app: Any) -> Any:
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+            parent = propagate.extract(headers)
+            with tracer.start_as_current_span("POST", context=parent, kind=trace.SpanKind.SERVER):
+                await app(scope, receive, send)
+
+        return serve
+
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), spans), acting_as("marketing-team"):
+            await in_process(replace(sales, app=traced(sales.app)), "complete")
+    by_name = {(span.name, span.kind.name): span for span in spans.finished}
+    client, http = by_name["SendMessage", "CLIENT"], by_name["POST", "SERVER"]
+    assert by_name["SendMessage", "SERVER"].parent.span_id == http.context.span_id
+    assert http.parent.span_id == client.context.span_id
+    assert [(row.observed_by, row.counted, row.source_id) for row in spans.settled().rows] == [
+        ("server", False, "marketing-team"),
+        ("client", True, "marketing-team"),
+    ]
+
+
+async def test_the_callers_own_context_and_message_stay_as_they_were():
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), Spans()):
+            client = await sales.client()
+            context = ClientCallContext(service_parameters={"X-Mine": "1", "baggage": "shop=7"}, timeout=9)
+            request = task("complete")
+            _ = [event async for event in client.send_message(request, context=context)]
+            await client.close()
+    assert context == ClientCallContext(service_parameters={"X-Mine": "1", "baggage": "shop=7"}, timeout=9)
+    assert request.message == task("complete").message
+    assert not trace.get_current_span().get_span_context().is_valid
