@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from elf_automations.model import Communication, Settled, settle
-from elf_automations.model.from_sdk import SdkSpans
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from elf_automations.model import Communication, Settled, settle
+from elf_automations.model.from_sdk import SdkSpans
 
 
 class Spans:

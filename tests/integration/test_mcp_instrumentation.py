@@ -8,18 +8,19 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from elf_automations import acting_as
-from elf_automations.demo.serving import served
-from elf_automations.instrumentation.mcp import MCPInstrumentor
 from mcp import Client, StdioServerParameters
 from mcp.client.client import Client as ClientClass
 from mcp.client.session import ClientSession
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.runner import ServerRunner
 from mcp.shared import jsonrpc_dispatcher
-from mcp_server import weather_tools
 from mcp_types import Implementation
 from opentelemetry import trace
+
+from elf_automations import acting_as
+from elf_automations.demo.serving import served
+from elf_automations.instrumentation.mcp import MCPInstrumentor
+from mcp_server import weather_tools
 from tracing import Spans, instrumented
 
 pytestmark = pytest.mark.anyio

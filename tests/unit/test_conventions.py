@@ -6,9 +6,10 @@ import json
 from importlib.resources import files
 
 import pytest
-from elf_automations.conventions import a2a_draft, elf, n8n, otel
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, mcp_attributes
 from opentelemetry.semconv.attributes import error_attributes, server_attributes, service_attributes
+
+from elf_automations.conventions import a2a_draft, elf, n8n, otel
 
 REGISTRY = json.loads((files("elf_automations.conventions") / "registry.json").read_text())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from elf_automations.model.redact import bounded_metadata, redact, safe_text
 from hypothesis import given
 from hypothesis import strategies as st
+
+from elf_automations.model.redact import bounded_metadata, redact, safe_text
 
 SECRETS = [
     "Authorization: Bearer abc.def-ghi_jkl0123456789",

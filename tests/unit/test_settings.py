@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from elf_automations.errors import ConfigurationError
 from elf_automations.settings import load_settings, misspelt_variables
 

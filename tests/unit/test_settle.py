@@ -7,8 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import UUID
 
-from elf_automations.model import ResourceRecord, SpanKind, StatusCode, settle
 from inline_snapshot import snapshot
+
+from elf_automations.model import ResourceRecord, SpanKind, StatusCode, settle
 from records import START_NS, span, tool_call
 
 CLIENT, SERVER, INTERNAL = SpanKind.CLIENT, SpanKind.SERVER, SpanKind.INTERNAL
@@ -99,6 +100,46 @@ def test_a_call_made_inside_a_handler_is_another_call():
 def test_a_server_span_without_a_client_row_counts_itself():
     (row,) = counted(tool_call(2, SERVER, parent=1, attributes={**ELF_TARGET, "elf.source.id": "cursor"}))
     assert (row.source_id, row.source_type, row.target_id) == ("cursor", "mcp_client", "weather-tools")
+
+
+def test_a_call_recorded_by_hand_around_a_traced_one_is_one_call():
+    def manual(number, duration_ms, end_ns):
+        attributes = {
+            "elf.observed_by": "manual",
+            "elf.duration_ms": duration_ms,
+            "elf.outcome": "success",
+            "elf.source.id": "marketing-team",
+            "elf.source.type": "team",
+        }
+        fields = {"start_ns": end_ns - int(duration_ms * 1e6), "end_ns": end_ns, "resource": here}
+        return tool_call(number, CLIENT, attributes=attributes, **fields)
+
+    here = ResourceRecord({"service.name": "gateway"})
+    traced = [tool_call(n, CLIENT, start_ns=START_NS, end_ns=START_NS + 5_000_000, resource=here) for n in (1, 2)]
+    by_hand = [manual(n, 6.0, START_NS + 5_500_000) for n in (3, 4)]
+    later = manual(5, 6.0, START_NS + 90_000_000)
+    assert [(row.observed_by, row.source_id) for row in counted(*traced, *by_hand, later)] == [
+        ("manual", "marketing-team")
+    ] * 3
+    assert len(counted(*traced, by_hand[0])) == 2
+
+
+def test_a_task_recorded_by_hand_around_a_traced_one_is_one_call():
+    sent = span(
+        1,
+        "SendMessage",
+        CLIENT,
+        {"a2a.method.name": "SendMessage", "a2a.message.id": "m-1", "elf.target.id": "sales-team"},
+    )
+    record = {
+        "a2a.method.name": "SendMessage",
+        "elf.observed_by": "manual",
+        "elf.duration_ms": 9.0,
+        "elf.target.id": "sales-team",
+        "elf.outcome": "success",
+    }
+    by_hand = span(2, "SendMessage", CLIENT, record, start_ns=START_NS - 1_000_000, end_ns=START_NS + 8_000_000)
+    assert [row.observed_by for row in counted(sent, by_hand)] == ["manual"]
 
 
 def test_chatter_and_listings_nobody_asked_for_are_no_rows():

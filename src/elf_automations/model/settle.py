@@ -7,10 +7,11 @@ batch is settled later in SQL by `settle_communications`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from elf_automations.conventions import otel
 from elf_automations.model.call import Call, Outcome
 from elf_automations.model.communication import Communication, communication, instant
 from elf_automations.model.entity import Entity, EntityRef, entity
@@ -20,6 +21,8 @@ from elf_automations.model.records import SpanRecord
 
 _SpanKey: TypeAlias = tuple[bytes, bytes]
 _MAX_ANCESTORS: Final = 64
+# A record by hand measures with another clock than the span: a millisecond covers the difference.
+_CLOCKS_NS: Final = 1_000_000
 _FAILED: Final = frozenset({"error", "timeout"})
 
 
@@ -53,6 +56,7 @@ def settle(spans: Iterable[SpanRecord]) -> Settled:
             dropped.add(key)
         elif claim is not None:
             outer[key] = claim
+    outer |= _recorded_by_hand(batch, outer, dropped)
     outcomes = {key: call.outcome for key, call in batch.calls.items()}
     for key, claimant in outer.items():
         outcomes[claimant] = _worse(outcomes[claimant], batch.calls[key].outcome)
@@ -108,6 +112,44 @@ def _claim(batch: _Batch, key: _SpanKey, call: Call) -> _SpanKey | Noise | None:
         if above.side == "client" and _same_call(above, call):
             claimant = ancestor
     return claimant
+
+
+def _recorded_by_hand(
+    batch: _Batch, outer: Mapping[_SpanKey, _SpanKey], dropped: Container[_SpanKey]
+) -> dict[_SpanKey, _SpanKey]:
+    """Return the instrumented calls that the application recorded by hand as well, each with its record.
+
+    `record_mcp()` around a traced call makes a sibling, no ancestor: they are one call when they have the same
+    protocol, operation and key in one process and the record's time holds the call's. One record claims one call.
+    """
+    waiting: dict[tuple[object, ...], list[_SpanKey]] = {}
+    for key, call in batch.calls.items():
+        if call.side in {"client", "server"} and key not in outer and key not in dropped:
+            waiting.setdefault(_likeness(call), []).append(key)
+    claims: dict[_SpanKey, _SpanKey] = {}
+    for key, record in batch.calls.items():
+        if record.side == "manual" and record.duration_ms is not None:
+            rivals = waiting.get(_likeness(record), [])
+            inside = [rival for rival in rivals if _within(batch.calls[rival].span, record.span)]
+            if inside:
+                first = min(inside, key=lambda rival: batch.calls[rival].span.start_ns)
+                rivals.remove(first)
+                claims[first] = key
+    return claims
+
+
+def _likeness(call: Call) -> tuple[object, ...]:
+    resource = call.span.resource.attributes
+    process = resource.get(otel.SERVICE_NAME), resource.get(otel.SERVICE_INSTANCE_ID)
+    # A message id, the key of an A2A call, is unknown to who records by hand; its team is not.
+    key = call.target.id if call.protocol == "a2a" else call.key
+    return call.protocol, call.operation, key, process
+
+
+def _within(inner: SpanRecord, outer: SpanRecord) -> bool:
+    if inner.end_ns is None or outer.end_ns is None:
+        return False
+    return outer.start_ns - _CLOCKS_NS <= inner.start_ns and inner.end_ns <= outer.end_ns + _CLOCKS_NS
 
 
 def _same_call(outer: Call, inner: Call) -> bool:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import baggage, propagate
 from opentelemetry import context as otel_context
@@ -88,7 +88,7 @@ def _enrich(context: Any) -> tuple[CallSpan | None, Context]:
         span = get_current_span()
         if is_chatter(context.method) or not span.is_recording():
             return None, current
-        incoming = propagate.extract(context.meta or {}, current)
+        incoming = propagate.extract(cast("dict[str, Any]", context.meta or {}), current)
         call = _AdoptedSpan(span, current)
         server = _serving.get()
         caller = caller_of(incoming)

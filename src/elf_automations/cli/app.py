@@ -1,0 +1,62 @@
+"""The commands of `elf-telemetry` and what becomes of their errors.
+
+Exit codes: 0 ok, 1 a finding, 2 bad usage or configuration. An error is one line on stderr; `--debug` adds the
+traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from elf_automations import __version__
+from elf_automations.cli import database, demo, setup, status
+from elf_automations.errors import ElfTelemetryError
+
+app = typer.Typer(
+    name="elf-telemetry",
+    help="Agent telemetry in Postgres: who calls whom, what fails, what it costs, who is alive.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("demo")(demo.demo)
+app.add_typer(database.app, name="db")
+app.command("setup")(setup.setup)
+app.command("status")(status.status)
+
+_debug = False
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"elf-telemetry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    global _debug  # noqa: PLW0603
+    _debug = debug
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `elf-telemetry` with `arguments` (default: those of the process) and exit with its code."""
+    try:
+        app(args=arguments)
+    except ElfTelemetryError as error:
+        if _debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "red"), str(error)))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
