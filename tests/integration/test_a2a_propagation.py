@@ -9,6 +9,7 @@ import httpx
 import pytest
 from a2a.client import ClientCallContext, ClientConfig, create_client
 from opentelemetry import propagate, trace
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
 from a2a_agents import BINDINGS, Agent, agent, events_of, obey, task
 from elf_automations.instrumentation import acting_as
@@ -36,6 +37,20 @@ async def test_both_sides_are_one_trace_and_the_server_knows_who_called(binding,
     assert (server_row.message_type, server_row.status) == ("task_response", "success")
     assert (client_row.correlation_id, server_row.correlation_id) == ("order-7", "order-7")
     assert server_row.metadata["task_id"] == client_row.metadata["task_id"]
+
+
+async def test_an_http_span_in_between_that_goes_elsewhere_does_not_make_two_calls():
+    """The HTTP client's instrumentation rewrites `traceparent`: the server's parent is a span we never see."""
+    elsewhere = Spans()
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans, instrumented(HTTPXClientInstrumentor(), elsewhere):
+            client = await sales.client()
+            await events_of(client, "complete")
+            await client.close()
+    assert {span.kind.name for span in elsewhere.finished} == {"CLIENT"}
+    client_row, server_row = sorted(spans.settled().rows, key=lambda row: row.observed_by)
+    assert (client_row.counted, server_row.counted) == (True, False)
+    assert server_row.parent_span_id == client_row.span_id
 
 
 async def test_what_a_handler_calls_is_the_calls_of_its_team():

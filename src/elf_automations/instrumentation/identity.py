@@ -1,8 +1,8 @@
 """Who acts: the entity on whose behalf the current code runs, and how it travels to the callee.
 
 The acting entity lives in the OpenTelemetry context; it crosses process borders as W3C baggage
-(`elf.entity.id`, `elf.entity.type`, `elf.correlation.id`). A server side replaces it by its own entity while
-the handler runs, so that what the handler calls is not credited to its caller.
+(`elf.entity.id`, `elf.entity.type`, `elf.caller.span_id`, `elf.correlation.id`). A server side replaces it by its
+own entity while the handler runs, so that what the handler calls is not credited to its caller.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, format_span_id
 
 from elf_automations.conventions import elf
 from elf_automations.model import EntityRef, identify
@@ -65,22 +65,32 @@ def process_entity(span: Span) -> EntityRef | None:
     return identify(resource.attributes) if resource is not None else None
 
 
-def with_caller(context: Context, caller: EntityRef) -> Context:
-    """Return `context` whose baggage tells the callee who calls."""
+def with_caller(context: Context, caller: EntityRef, span: Span) -> Context:
+    """Return `context` whose baggage tells the callee who calls, and by which span.
+
+    The span id goes along because an HTTP instrumentation in between makes its own span the callee's parent.
+    """
     context = baggage.set_baggage(elf.ELF_ENTITY_ID, caller.id, context)
+    context = baggage.set_baggage(elf.ELF_CALLER_SPAN_ID, format_span_id(span.get_span_context().span_id), context)
     return baggage.set_baggage(elf.ELF_ENTITY_TYPE, caller.type, context)
 
 
-def caller_of(context: Context) -> EntityRef | None:
-    """Return the calling entity that an incoming `context` names in its baggage."""
-    entity_id = baggage.get_baggage(elf.ELF_ENTITY_ID, context)
-    if not isinstance(entity_id, str) or not entity_id:
-        return None
-    entity_type = baggage.get_baggage(elf.ELF_ENTITY_TYPE, context)
-    return EntityRef(entity_id, entity_type if isinstance(entity_type, str) and entity_type else "service")
+def caller_attributes(context: Context) -> dict[str, str]:
+    """Return what the baggage of an incoming `context` says of the caller, as attributes of the SERVER span."""
+    said = {
+        elf.ELF_SOURCE_ID: _carried(elf.ELF_ENTITY_ID, context),
+        elf.ELF_SOURCE_TYPE: _carried(elf.ELF_ENTITY_TYPE, context),
+        elf.ELF_CALLER_SPAN_ID: _carried(elf.ELF_CALLER_SPAN_ID, context),
+        elf.ELF_CORRELATION_ID: _carried(elf.ELF_CORRELATION_ID, context),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def correlation_of(context: Context | None = None) -> str | None:
     """Return the correlation id in the baggage of `context` (default: the current one)."""
-    value = baggage.get_baggage(elf.ELF_CORRELATION_ID, context)
+    return _carried(elf.ELF_CORRELATION_ID, context)
+
+
+def _carried(name: str, context: Context | None) -> str | None:
+    value = baggage.get_baggage(name, context)
     return value if isinstance(value, str) and value else None

@@ -133,7 +133,7 @@ def start_client_span(tracer: Tracer, name: str, attributes: Mapping[str, Attrib
     if correlation_id and span.is_recording():
         span.set_attribute(elf.ELF_CORRELATION_ID, correlation_id)
     caller = actor or process_entity(span)
-    return CallSpan(span, with_caller(context, caller) if caller else context)
+    return CallSpan(span, with_caller(context, caller, span) if caller else context)
 
 
 def start_server_span(tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue], parent: Context) -> CallSpan:

@@ -72,6 +72,7 @@ def instant(ns: int) -> datetime:
 def communication(call: Call, *, counted: bool, outcome: Outcome) -> Communication:
     """Return the row of `call` with the settled `outcome`: redacted, bounded, free of what Postgres refuses."""
     span, details = call.span, call.details
+    parent = span.caller_span_id.hex() if span.caller_span_id else None
     resource = span.resource.attributes
     return Communication(
         id=row_id(span.trace_id, span.span_id),
@@ -98,12 +99,11 @@ def communication(call: Call, *, counted: bool, outcome: Outcome) -> Communicati
         error_message=_prose(outcome.error_message),
         error_code=_optional(outcome.error_code, _ID_LIMIT),
         correlation_id=_optional(span.text(elf.ELF_CORRELATION_ID), _ID_LIMIT) or span.trace_id.hex(),
-        parent_correlation_id=_optional(span.text(elf.ELF_PARENT_CORRELATION_ID), _ID_LIMIT)
-        or (span.parent_span_id.hex() if span.parent_span_id else None),
+        parent_correlation_id=_optional(span.text(elf.ELF_PARENT_CORRELATION_ID), _ID_LIMIT) or parent,
         metadata=bounded_metadata(details.metadata),
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
-        parent_span_id=span.parent_span_id.hex() if span.parent_span_id else None,
+        parent_span_id=parent,
         observed_by=call.side,
         counted=counted,
         service_name=_optional(_string(resource.get(otel.SERVICE_NAME)), _ID_LIMIT),

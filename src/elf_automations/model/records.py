@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
+
+from elf_automations.conventions.elf import ELF_CALLER_SPAN_ID
+
+_SPAN_ID = re.compile("[0-9a-f]{16}")
 
 AttributeValue: TypeAlias = (
     "str | bool | int | float | bytes | Sequence[AttributeValue] | Mapping[str, AttributeValue] | None"
@@ -74,6 +79,14 @@ class SpanRecord:
     scope_name: str = ""
     scope_version: str = ""
     resource: ResourceRecord = field(default_factory=ResourceRecord)
+
+    @property
+    def caller_span_id(self) -> bytes | None:
+        """The span of the call this one belongs under: as the caller said (`elf.caller.span_id`), else the parent."""
+        said = self.attributes.get(ELF_CALLER_SPAN_ID)
+        if isinstance(said, str) and _SPAN_ID.fullmatch(said):
+            return bytes.fromhex(said)
+        return self.parent_span_id
 
     def text(self, *names: str) -> str | None:
         """Return the first non-empty string attribute among `names`, numbers spelled out; None when all miss."""

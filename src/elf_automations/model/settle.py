@@ -71,7 +71,7 @@ def _classify(spans: Iterable[SpanRecord]) -> _Batch:
     chatter: dict[_SpanKey, Noise] = {}
     for span in spans:
         key = (span.trace_id, span.span_id)
-        parents[key] = span.parent_span_id
+        parents[key] = span.caller_span_id
         answer = recognise(span)
         if isinstance(answer, Noise):
             chatter[key] = answer

@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # py
 from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
-from elf_automations.conventions import a2a_draft, elf
+from elf_automations.conventions import a2a_draft
 from elf_automations.instrumentation.a2a.attributes import (
     call_attributes,
     request_attributes,
@@ -26,7 +26,7 @@ from elf_automations.instrumentation.a2a.driving import observed, observed_once,
 from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import headers_of, incoming
-from elf_automations.instrumentation.identity import caller_of, correlation_of, with_actor
+from elf_automations.instrumentation.identity import caller_attributes, with_actor
 from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint
 from elf_automations.instrumentation.spans import start_server_span
 from elf_automations.model import EntityRef
@@ -102,14 +102,11 @@ def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: A
         card: Any = getattr(handler, "_agent_card", None)
         team = card.name if isinstance(card, AgentCard) else ""
         if call.recording:
-            caller = caller_of(parent)
             said: dict[str, AttributeValue | None] = {
                 **(team_attributes(card) if isinstance(card, AgentCard) else {}),
                 **request_attributes(params),
                 a2a_draft.A2A_PROTOCOL_VERSION: headers.get(_VERSION_HEADER),
-                elf.ELF_SOURCE_ID: caller.id if caller else None,
-                elf.ELF_SOURCE_TYPE: caller.type if caller else None,
-                elf.ELF_CORRELATION_ID: correlation_of(parent),
+                **caller_attributes(parent),
             }
             call.set(said)
         inside = covered(otel_context.set_value(_SERVING, context, call.context), by_caller=False)

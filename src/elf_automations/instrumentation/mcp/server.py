@@ -19,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import get_current_span
 
 from elf_automations.conventions import elf, otel
-from elf_automations.instrumentation.identity import caller_of, correlation_of, with_actor
+from elf_automations.instrumentation.identity import caller_attributes, correlation_of, with_actor
 from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, is_chatter, request_attributes
 from elf_automations.instrumentation.mcp.outcome import end_with_error, end_with_result
 from elf_automations.instrumentation.mcp.peers import client_name
@@ -91,18 +91,18 @@ def _enrich(context: Any) -> tuple[CallSpan | None, Context]:
         incoming = propagate.extract(cast("dict[str, Any]", context.meta or {}), current)
         call = _AdoptedSpan(span, current)
         server = _serving.get()
-        caller = caller_of(incoming)
-        name = None if caller else client_name(context)
+        caller = caller_attributes(incoming)
+        name = None if elf.ELF_SOURCE_ID in caller else client_name(context)
         _, attributes = request_attributes(context.method, context.params)
         call.set(
             {
                 **attributes,
                 otel.NETWORK_TRANSPORT: "tcp" if context.request is not None else "pipe",
-                elf.ELF_SOURCE_ID: caller.id if caller else name,
-                elf.ELF_SOURCE_TYPE: caller.type if caller else ("mcp_client" if name else None),
+                elf.ELF_SOURCE_ID: name,
+                elf.ELF_SOURCE_TYPE: "mcp_client" if name else None,
+                **caller,
                 elf.ELF_TARGET_ID: server,
                 elf.ELF_TARGET_TYPE: "mcp" if server else None,
-                elf.ELF_CORRELATION_ID: correlation_of(incoming),
                 elf.ELF_IMPLICIT: True if baggage.get_baggage(IMPLICIT_BAGGAGE, incoming) else None,
             }
         )
