@@ -25,7 +25,7 @@ create table unified_registry (
     activity_count bigint not null default 0,
     error_count bigint not null default 0,
     health_since timestamptz not null default now(),
-    created_at timestamptz not null default now(),
+    registered_at timestamptz not null default now(),
     constraint unified_registry_pkey primary key (id),
     constraint unified_registry_entity_key unique (entity_id, entity_type),
     constraint unified_registry_id_usable check (entity_id <> '' and length(entity_id) <= 255),
@@ -65,7 +65,7 @@ comment on column unified_registry.last_activity is 'End of the last counted cal
 comment on column unified_registry.activity_count is 'Counted calls it took part in.';
 comment on column unified_registry.error_count is 'Those that ended in error or timeout.';
 comment on column unified_registry.health_since is 'When health_status last changed.';
-comment on column unified_registry.created_at is 'When it was first registered.';
+comment on column unified_registry.registered_at is 'When it was first registered.';
 comment on index unified_registry_pkey is 'Key of the row.';
 comment on index unified_registry_entity_key is 'One row for each entity; what makes registration race-free.';
 
@@ -73,31 +73,31 @@ create table registry_state_transitions (
     id bigint generated always as identity,
     entity_id text not null,
     entity_type text not null,
-    old_state text not null,
-    new_state text not null,
-    old_health text not null,
-    new_health text not null,
-    changed_by text not null,
-    reason text,
-    changed_at timestamptz not null default now(),
+    from_state text not null,
+    to_state text not null,
+    from_health text not null,
+    health_status text not null,
+    transitioned_by text not null,
+    transition_reason text,
+    transitioned_at timestamptz not null default now(),
     constraint registry_state_transitions_pkey primary key (id)
 );
 
 alter table registry_state_transitions enable row level security;
 
-create index registry_state_transitions_entity on registry_state_transitions (entity_id, entity_type, changed_at);
+create index registry_state_transitions_entity on registry_state_transitions (entity_id, entity_type, transitioned_at);
 
 comment on table registry_state_transitions is 'One line for each change of state or health; outlives the entity.';
 comment on column registry_state_transitions.id is 'Order of the changes.';
 comment on column registry_state_transitions.entity_id is 'Entity that changed.';
 comment on column registry_state_transitions.entity_type is 'Its type.';
-comment on column registry_state_transitions.old_state is 'State before.';
-comment on column registry_state_transitions.new_state is 'State after.';
-comment on column registry_state_transitions.old_health is 'Health before.';
-comment on column registry_state_transitions.new_health is 'Health after.';
-comment on column registry_state_transitions.changed_by is 'Who reported the change.';
-comment on column registry_state_transitions.reason is 'Why, when given.';
-comment on column registry_state_transitions.changed_at is 'When.';
+comment on column registry_state_transitions.from_state is 'State before.';
+comment on column registry_state_transitions.to_state is 'State after.';
+comment on column registry_state_transitions.from_health is 'Health before.';
+comment on column registry_state_transitions.health_status is 'Health after.';
+comment on column registry_state_transitions.transitioned_by is 'Who reported the change.';
+comment on column registry_state_transitions.transition_reason is 'Why, when given.';
+comment on column registry_state_transitions.transitioned_at is 'When.';
 comment on index registry_state_transitions_pkey is 'Order of the changes.';
 comment on index registry_state_transitions_entity is 'History of one entity.';
 
@@ -106,24 +106,24 @@ create table registration_audit (
     entity_id text not null,
     entity_type text not null,
     action text not null,
-    performed_by text not null,
+    action_by text not null,
     details jsonb not null default '{}',
-    performed_at timestamptz not null default now(),
+    action_at timestamptz not null default now(),
     constraint registration_audit_pkey primary key (id),
     constraint registration_audit_action_known check (action in ('registered', 'updated'))
 );
 
 alter table registration_audit enable row level security;
 
-create index registration_audit_entity on registration_audit (entity_id, entity_type, performed_at);
+create index registration_audit_entity on registration_audit (entity_id, entity_type, action_at);
 
 comment on table registration_audit is 'Who registered or re-described which entity; outlives the entity.';
 comment on column registration_audit.id is 'Order of the lines.';
 comment on column registration_audit.entity_id is 'Entity concerned.';
 comment on column registration_audit.entity_type is 'Its type.';
 comment on column registration_audit.action is 'registered, exactly once for each entity, or updated.';
-comment on column registration_audit.performed_by is 'Who did it.';
+comment on column registration_audit.action_by is 'Who did it.';
 comment on column registration_audit.details is 'What was given.';
-comment on column registration_audit.performed_at is 'When.';
+comment on column registration_audit.action_at is 'When.';
 comment on index registration_audit_pkey is 'Order of the lines.';
 comment on index registration_audit_entity is 'History of one entity.';

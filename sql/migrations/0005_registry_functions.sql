@@ -43,7 +43,7 @@ begin
     returning id into v_id;
 
     if v_id is not null then
-        insert into registration_audit (entity_id, entity_type, action, performed_by, details)
+        insert into registration_audit (entity_id, entity_type, action, action_by, details)
         values (p_entity_id, p_entity_type, 'registered', v_by, v_given);
         return v_id;
     end if;
@@ -71,7 +71,7 @@ begin
     returning known.id into v_id;
 
     if v_id is not null then
-        insert into registration_audit (entity_id, entity_type, action, performed_by, details)
+        insert into registration_audit (entity_id, entity_type, action, action_by, details)
         values (p_entity_id, p_entity_type, 'updated', v_by, v_given);
         return v_id;
     end if;
@@ -126,7 +126,7 @@ begin
 
     if v_state <> v_known.current_state or v_health <> v_known.health_status then
         insert into registry_state_transitions (
-            entity_id, entity_type, old_state, new_state, old_health, new_health, changed_by, reason
+            entity_id, entity_type, from_state, to_state, from_health, health_status, transitioned_by, transition_reason
         ) values (
             p_entity_id, p_entity_type, v_known.current_state, v_state, v_known.health_status, v_health,
             coalesce(p_updated_by, 'system'), p_reason
@@ -258,7 +258,7 @@ begin
         returning entity_id, entity_type
     )
 
-    insert into registration_audit (entity_id, entity_type, action, performed_by)
+    insert into registration_audit (entity_id, entity_type, action, action_by)
     select created.entity_id, created.entity_type, 'registered', 'telemetry'
     from created;
 

@@ -30,7 +30,7 @@ as $$
     entities as (
         select
             entity.*,
-            coalesce(entity.last_activity, entity.created_at) as last_heard
+            coalesce(entity.last_activity, entity.registered_at) as last_heard
         from unified_registry as entity
         where entity.current_state not in ('inactive', 'archived', 'deleted')
     )
@@ -194,7 +194,7 @@ begin
         jsonb_build_object('entity_type', entity.entity_type, 'last_health_check', entity.last_health_check)
     from unified_registry as entity
     where entity.current_state not in ('inactive', 'archived', 'deleted')
-        and coalesce(entity.last_health_check, entity.created_at)
+        and coalesce(entity.last_health_check, entity.registered_at)
         < now() - telemetry_setting('missing_health_check_hours') * interval '1 hour'
     order by 2;
 end;

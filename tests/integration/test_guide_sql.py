@@ -47,7 +47,7 @@ from (values
 _ENTITIES = """
 insert into unified_registry (
     entity_id, entity_type, entity_name, parent_entity_id, department, current_state, health_status,
-    last_activity, last_health_check, created_at, last_updated
+    last_activity, last_health_check, registered_at, last_updated
 )
 select
     entity_id, entity_type, entity_name, parent_entity_id, department, current_state, health_status,
@@ -384,7 +384,7 @@ def test_rpc_calls_of_the_guide(world: World) -> None:
         "activity_count": 0,
         "error_count": 0,
         "health_since": world.now,
-        "created_at": world.now,
+        "registered_at": world.now,
     }
 
 
@@ -477,6 +477,7 @@ def test_every_named_query_runs(world: World) -> None:
         "entity_count": 1,
         "entity_health": 4,
         "entity_health_share": 1,
+        "entity_state": 4,
         "error_rates": 2,
         "latency": 2,
         "recent_communications": 2,

@@ -98,7 +98,8 @@ def test_state_health_and_activity_change_together_with_their_history(
     assert isinstance(found["last_activity"], datetime)
     with psycopg.connect(database_url) as connection:
         history = connection.execute(
-            "SELECT old_state, new_state, changed_by, reason FROM registry_state_transitions ORDER BY changed_at"
+            "SELECT from_state, to_state, transitioned_by, transition_reason"
+            " FROM registry_state_transitions ORDER BY transitioned_at"
         ).fetchall()
     assert history[-1] == ("registered", "active", "me", "up")
 

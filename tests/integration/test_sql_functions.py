@@ -114,14 +114,14 @@ def test_state_changes_leave_one_line_each(connection: psycopg.Connection[Any]) 
         assert _one(connection, update, state, health, reason) is True
     assert _all(
         connection,
-        "select old_state, new_state, old_health, new_health, changed_by, reason "
+        "select from_state, to_state, from_health, health_status, transitioned_by, transition_reason "
         "from registry_state_transitions order by id",
     ) == [
         ("registered", "active", "unknown", "unknown", "n8n", "published"),
         ("active", "active", "unknown", "healthy", "n8n", None),
         ("active", "inactive", "healthy", "healthy", "n8n", "unpublished"),
     ]
-    assert _one(connection, "select last_health_check is not null and health_since > created_at from unified_registry")
+    assert _one(connection, "select last_health_check is not null and health_since > registered_at from unified_registry")
 
 
 def test_activity_is_counted_for_known_entities_only(connection: psycopg.Connection[Any]) -> None:
@@ -180,7 +180,7 @@ def test_observed_entities_create_complete_and_count(connection: psycopg.Connect
         ("new", "New 2", "telemetry", "active", None, None, ["sell"], {"k": 1}, 2, 0, at),
         ("n" * 255, "n" * 255, "telemetry", "active", None, None, [], {}, 0, 0, None),
     ]
-    assert _all(connection, "select entity_id, action, performed_by from registration_audit order by id") == [
+    assert _all(connection, "select entity_id, action, action_by from registration_audit order by id") == [
         ("crm", "registered", "factory"),
         ("n" * 255, "registered", "telemetry"),
         ("new", "registered", "telemetry"),
