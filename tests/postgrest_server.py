@@ -39,7 +39,17 @@ _STATUS = {
     "3B": 500, "40": 500, "53": 503, "53400": 500, "54": 500, "55": 500, "57": 500, "58": 500, "F0": 500, "HV": 500,
     "P0001": 400, "P0": 500, "XX": 500, "42883": 404, "42P01": 404, "42P17": 500, "08": 503,
 }  # fmt: skip
-_OPERATORS = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "like": "LIKE", "ilike": "ILIKE"}
+_OPERATORS = {
+    "eq": "=",
+    "neq": "<>",
+    "gt": ">",
+    "gte": ">=",
+    "lt": "<",
+    "lte": "<=",
+    "like": "LIKE",
+    "ilike": "ILIKE",
+    "cs": "@>",
+}
 _NOT_FILTERS = {"select", "order", "limit", "offset", "columns", "on_conflict"}
 _FUNCTION = """
     SELECT p.proname, p.proretset, p.prorettype = 'void'::regtype AS void, t.typtype IN ('c', 'p') AS composite,

@@ -62,7 +62,8 @@ def _processes() -> set[str]:
 def test_a_wrong_option_and_a_database_that_is_not_there_are_one_clear_line():
     unknown = run("demo", "--round", "1", check=False)
     assert unknown.returncode == 2
-    assert "No such option" in unknown.stderr
+    assert "No such option: --round" in unknown.stderr
+    assert len(unknown.stderr.strip().splitlines()) == 1
     away = run("status", "--database-url", "postgresql://127.0.0.1:1/nowhere", check=False)
     assert away.returncode == 2
     assert len(away.stderr.strip().splitlines()) == 1

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import httpx
 import psycopg
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from postgrest import AsyncPostgrestClient
 from psycopg.rows import dict_row
 
-from postgrest_server import Api, serving
+from postgrest_server import serving
 
 
 def test_manual_registration(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,27 +112,12 @@ def test_webhook_auto_registration(webhook: str, database_url: str) -> None:
     assert row == ("Invoices", "active", "degraded", 1, 1, ["database_access"])
 
 
-@dataclass(frozen=True)
-class Supabase:
-    """The two calls of Supabase's async client that the guide makes, over the project's HTTP API."""
-
-    api: Api
-    function: str = ""
-    arguments: dict[str, Any] | None = None
-
-    def rpc(self, function: str, arguments: dict[str, Any]) -> Supabase:
-        return Supabase(self.api, function, arguments)
-
-    async def execute(self) -> Any:
-        async with httpx.AsyncClient(headers={"apikey": self.api.key}) as client:
-            response = await client.post(f"{self.api.url}/rest/v1/rpc/{self.function}", json=self.arguments)
-        return response.raise_for_status().json()
-
-
 @pytest.mark.anyio
 async def test_entity_registration(database_url: str) -> None:
-    with serving(database_url) as api:
-        supabase = Supabase(api)
+    with serving(database_url) as api, catch_warnings():
+        # The client builds its session in a way its own HTTP library has deprecated.
+        simplefilter("ignore", DeprecationWarning)
+        supabase = AsyncPostgrestClient(f"{api.url}/rest/v1", headers={"apikey": api.key})
 
         # Using SQL function
         await supabase.rpc(
@@ -153,6 +142,7 @@ async def test_entity_registration(database_url: str) -> None:
                 "p_health_status": "healthy",
             },
         ).execute()
+        await supabase.aclose()
 
     with psycopg.connect(database_url) as connection:
         row = connection.execute(
@@ -163,3 +153,21 @@ async def test_entity_registration(database_url: str) -> None:
         "my-service-001", "service", "My Custom Service", "manual", ["data-processing", "api-access"],
         "http://my-service:8080", "active", "healthy",
     )  # fmt: skip
+
+
+def test_the_setup_script_run_as_the_guide_says(empty_database_url: str) -> None:
+    scripts = Path(__file__).parents[2] / "scripts"
+    done = subprocess.run(
+        [sys.executable, "setup_telemetry_and_registry.py"],
+        cwd=scripts,
+        env={**os.environ, "ELF_DATABASE_URL": empty_database_url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "is up to date" in done.stdout
+    with psycopg.connect(empty_database_url) as connection:
+        made = connection.execute(
+            "SELECT to_regclass('communication_telemetry') IS NOT NULL, to_regclass('unified_registry') IS NOT NULL"
+        ).fetchone()
+    assert made == (True, True)

@@ -30,7 +30,6 @@ def registry(
         with UnifiedRegistry(database_url) as opened:
             yield opened
         return
-    monkeypatch.setitem(postgrest_server._OPERATORS, "cs", "@>")
     with postgrest_server.serving(database_url) as api:
         monkeypatch.setenv("SUPABASE_URL", api.url)
         monkeypatch.setenv("SUPABASE_SERVICE_KEY", api.key)

@@ -121,7 +121,9 @@ def test_state_changes_leave_one_line_each(connection: psycopg.Connection[Any]) 
         ("active", "active", "unknown", "healthy", "n8n", None),
         ("active", "inactive", "healthy", "healthy", "n8n", "unpublished"),
     ]
-    assert _one(connection, "select last_health_check is not null and health_since > registered_at from unified_registry")
+    assert _one(
+        connection, "select last_health_check is not null and health_since > registered_at from unified_registry"
+    )
 
 
 def test_activity_is_counted_for_known_entities_only(connection: psycopg.Connection[Any]) -> None:

@@ -7,7 +7,7 @@ traceback.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,6 +30,8 @@ app.command("setup")(setup.setup)
 app.command("status")(status.status)
 
 _debug = False
+# The root of click's usage errors; typer has it only as the base of the one it exports.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def _version(value: bool) -> None:
@@ -52,11 +54,21 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run `elf-telemetry` with `arguments` (default: those of the process) and exit with its code."""
     try:
-        app(args=arguments)
+        code = app(args=arguments, standalone_mode=False)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "elf-telemetry"
+        if error.format_message():  # without arguments the help was shown instead
+            _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        sys.exit(error.exit_code)
     except ElfTelemetryError as error:
         if _debug:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "red"), str(error)))
+        _complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "red"), line))

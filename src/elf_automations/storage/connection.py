@@ -14,6 +14,8 @@ from elf_automations.errors import ConfigurationError, StorageRefusedError, Stor
 from elf_automations.storage.sqlstate import classified
 
 _CONNECT_TIMEOUT_S: Final = 10
+# A network that swallows packets must not hold a statement for the quarter of an hour TCP would wait.
+_TCP_TIMEOUT_MS: Final = 30_000
 _APPLICATION: Final = "elf-telemetry"
 _EXAMPLE: Final = "set ELF_DATABASE_URL=postgresql://user:password@host:5432/database"
 _REFUSED = re.compile(
@@ -37,6 +39,7 @@ def connect(url: str, *, autocommit: bool = True) -> psycopg.Connection[Any]:
             prepare_threshold=None,
             connect_timeout=int(parameters.get("connect_timeout") or _CONNECT_TIMEOUT_S),
             application_name=str(parameters.get("application_name") or _APPLICATION),
+            tcp_user_timeout=int(parameters.get("tcp_user_timeout") or _TCP_TIMEOUT_MS),
         )
     except psycopg.OperationalError as error:
         raise _unreachable(url, error) from None
@@ -95,9 +98,7 @@ def _cause(error: Exception, parameters: dict[str, Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        lines[-1].removeprefix("connection failed: ")
-        if isinstance(error, psycopg.OperationalError) and lines
-        else (lines[0] if lines else type(error).__name__)
-    )
+    """Return what happened, without libpq's "connection to server at … failed: " in front of it."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = line.removeprefix("connection failed: ")
+    return line.partition(" failed: ")[2] or line if line.startswith("connection to server") else line
