@@ -65,6 +65,13 @@ def database_url(postgres_url: str, _template: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str, _template: str) -> Iterator[str]:
+    """URL of a database with the schema in place that the tests of one module share."""
+    with _database(postgres_url, _template) as url:
+        yield url
+
+
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     """URL of a fresh database without any schema."""

@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer
 from opentelemetry.util.types import AttributeValue
 
 from elf_automations.conventions import elf, otel
+from elf_automations.instrumentation.identity import correlation_of
 from elf_automations.model import Status as CallStatus
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def record_call(
         )
         if span.is_recording():
             said: dict[str, AttributeValue | None] = {
-                **attributes,
+                elf.ELF_CORRELATION_ID: correlation_of(),
+                **{name: value for name, value in attributes.items() if value is not None},
                 elf.ELF_OBSERVED_BY: "manual",
                 elf.ELF_OUTCOME: status,
                 elf.ELF_DURATION_MS: float(known) if known is not None else None,
