@@ -20,7 +20,7 @@ TOOLS = ["search", "write", "search"]
 
 @dataclass(frozen=True)
 class Called:
-    """One logical call: its layers of client spans, whether its server is seen, its end, the calls its handler makes."""
+    """One logical call: layers of client spans, whether its server is seen, its end, the calls of its handler."""
 
     tool: str
     clients: int

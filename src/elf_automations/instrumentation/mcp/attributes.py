@@ -12,17 +12,11 @@ from pydantic import BaseModel
 from elf_automations.conventions import elf, otel
 
 IMPLICIT_BAGGAGE: Final = elf.ELF_IMPLICIT
-CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
 _NAMED_BY: Final[Mapping[str, str]] = {
     "tools/call": otel.GEN_AI_TOOL_NAME,
     "prompts/get": otel.GEN_AI_PROMPT_NAME,
 }
 _URI_METHODS: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
-
-
-def is_chatter(method: str) -> bool:
-    """Return whether `method` is protocol chatter that is nobody's call."""
-    return method in CHATTER or method.startswith("notifications/")
 
 
 def request_attributes(method: str, params: object) -> tuple[str, dict[str, AttributeValue]]:

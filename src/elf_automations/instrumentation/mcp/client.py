@@ -17,10 +17,11 @@ from opentelemetry import baggage
 from opentelemetry.trace import SpanKind, Tracer
 
 from elf_automations.conventions import elf, otel
-from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, is_chatter, request_attributes
+from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, request_attributes
 from elf_automations.instrumentation.mcp.outcome import end_with_error, end_with_result
 from elf_automations.instrumentation.mcp.peers import server_attributes
 from elf_automations.instrumentation.spans import CallSpan, start_client_span
+from elf_automations.model.protocols.mcp import is_chatter
 
 logger = logging.getLogger(__name__)
 

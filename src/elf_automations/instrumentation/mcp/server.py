@@ -20,11 +20,12 @@ from opentelemetry.trace import get_current_span
 
 from elf_automations.conventions import elf, otel
 from elf_automations.instrumentation.identity import caller_attributes, correlation_of, with_actor
-from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, is_chatter, request_attributes
+from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, request_attributes
 from elf_automations.instrumentation.mcp.outcome import end_with_error, end_with_result
 from elf_automations.instrumentation.mcp.peers import client_name
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model import EntityRef
+from elf_automations.model.protocols.mcp import is_chatter
 
 logger = logging.getLogger(__name__)
 

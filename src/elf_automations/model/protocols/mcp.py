@@ -35,7 +35,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "elicitation/create": "elicitation",
     "roots/list": "roots_list",
 }
-_CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
+CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
 _SDK_SCOPE: Final = "mcp-python-sdk"
 _SDK_CLIENT_PREFIX: Final = "MCP send "
 _SIDES: Final[Mapping[SpanKind, Side]] = {SpanKind.CLIENT: "client", SpanKind.SERVER: "server"}
@@ -53,7 +53,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     method = span.text(otel.MCP_METHOD_NAME)
     if method is None:
         return _NOISE if span.scope_name == _SDK_SCOPE else None
-    if method in _CHATTER or method.startswith("notifications/") or span.attributes.get(elf.ELF_IMPLICIT) is True:
+    if is_chatter(method) or span.attributes.get(elf.ELF_IMPLICIT) is True:
         return _NOISE
     tool = span.text(otel.GEN_AI_TOOL_NAME) or _named_in_span(span, method)
     prompt, uri = span.text(otel.GEN_AI_PROMPT_NAME), span.text(otel.MCP_RESOURCE_URI)
@@ -72,6 +72,11 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
         key=tool or prompt or uri or "",
     )
     return _with_server(stated(call))
+
+
+def is_chatter(method: str) -> bool:
+    """Return whether the MCP `method` is protocol chatter that is nobody's call."""
+    return method in CHATTER or method.startswith("notifications/")
 
 
 def _named_in_span(span: SpanRecord, method: str) -> str | None:
