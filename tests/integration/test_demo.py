@@ -10,6 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from elf_automations.cli import demo, main
+from telemetry import fresh_pipeline
+
 COMMAND = str(Path(sys.executable).with_name("elf-telemetry"))
 
 
@@ -43,6 +48,20 @@ def test_the_demo_shows_who_calls_whom_and_leaves_nothing_behind():
         assert heading in done.stdout
     assert done.stderr == ""
     assert _processes() - before == set()
+
+
+def test_rows_that_are_not_what_was_called_are_a_finding(monkeypatch, capfd):
+    honest = demo._work
+
+    def one_call_lost(*arguments):
+        summary, seen = honest(*arguments)
+        return {**summary, "rows": {**summary["rows"], "mcp": summary["rows"]["mcp"] - 1}}, seen
+
+    monkeypatch.setattr(demo, "_work", one_call_lost)
+    with fresh_pipeline(), pytest.raises(SystemExit) as ended:
+        main(["demo", "--rounds", "1", "--json"])
+    assert ended.value.code == 1
+    assert "the rows are not what was called" in capfd.readouterr().err
 
 
 def _processes() -> set[str]:

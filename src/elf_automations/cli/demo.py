@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,37 +37,32 @@ def demo(
     console = Console(stderr=json)
     kept = False
     try:
-        url, ledger, seen = _work(server, rounds, console)
+        summary, seen = _work(server, rounds, console)
         kept = keep
     finally:
         if not kept:
             server.stop()
             shutil.rmtree(directory, ignore_errors=True)
-    agree = ledger == seen["summary"]
     if not json:
         _show(console, seen)
-    _tell(console, url, directory / "db", kept=kept)
-    calls, statuses = ledger
+    agree = summary["calls"] == summary["rows"] and summary["calls_by_status"] == summary["rows_by_status"]
+    if agree:
+        calls, rows = (sum(summary[name].values()) for name in ("calls", "rows"))
+        console.print(f"[green]Every call is there:[/green] {calls} calls, {rows} counted rows.")
+    _tell(console, summary["database_url"], directory / "db", kept=kept)
     if json:
-        summary = {
-            "calls": calls,
-            "calls_by_status": statuses,
-            "rows": seen["summary"][0],
-            "rows_by_status": seen["summary"][1],
-            "entities": seen["entities"],
-            "database_url": url,
-        }
         typer.echo(as_json(summary))
-    elif agree:
-        console.print(f"[green]Every call is there: {sum(calls.values())} calls, {sum(calls.values())} counted rows.")
     if not agree:
-        Console(stderr=True, highlight=False).print(
-            f"the rows are not what was called: {ledger} was called, {seen['summary']} was counted"
+        called = {name: summary[name] for name in ("calls", "calls_by_status")}
+        counted = {name: summary[name] for name in ("rows", "rows_by_status")}
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"the rows are not what was called: {called} against {counted}"
         )
         raise typer.Exit(1)
 
 
-def _work(server: EmbeddedPostgres, rounds: int, console: Console) -> tuple[str, Any, dict[str, Any]]:
+def _work(server: EmbeddedPostgres, rounds: int, console: Console) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Let the fleet work and return the summary of `--json` and what the tables show."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("starting PostgreSQL", total=rounds + _PREPARATIONS)
@@ -75,9 +70,19 @@ def _work(server: EmbeddedPostgres, rounds: int, console: Console) -> tuple[str,
         progress.update(bar, advance=1, description="applying migrations")
         migrate(url)
         progress.update(bar, advance=1, description="the fleet is at work")
-        ledger = _run(url, rounds, lambda: progress.advance(bar))
+        calls, statuses = _run(url, rounds, lambda: progress.advance(bar))
     with connect(url) as connection:
-        return url, ledger, _read(connection)
+        connection.execute("SELECT maintain_telemetry()")
+        counts = fetch(connection, "counts_by_protocol_and_status")
+        summary = {
+            "calls": calls,
+            "calls_by_status": statuses,
+            "rows": _sum(counts, "protocol", calls),
+            "rows_by_status": _sum(counts, "status", statuses),
+            "entities": fetch(connection, "entity_count")[0]["n"],
+            "database_url": url,
+        }
+        return summary, _read(connection)
 
 
 def _run(url: str, rounds: int, on_round: Callable[[], object]) -> tuple[dict[str, int], dict[str, int]]:
@@ -108,12 +113,8 @@ def _run(url: str, rounds: int, on_round: Callable[[], object]) -> tuple[dict[st
     return ledger.by_protocol(), ledger.by_status()
 
 
-def _read(connection: Any) -> dict[str, Any]:
-    connection.execute("SELECT maintain_telemetry()")
-    counts = fetch(connection, "counts_by_protocol_and_status")
+def _read(connection: Any) -> dict[str, Rows]:
     return {
-        "summary": (_sum(counts, "protocol", ("mcp", "a2a", "n8n")), _sum(counts, "status", _STATUSES)),
-        "entities": fetch(connection, "entity_count")[0]["n"],
         "matrix": fetch(connection, "communication_matrix", since="1 hour"),
         "rows": fetch(connection, "recent_communications", limit=12),
         "registry": fetch(connection, "registry_overview"),
@@ -121,14 +122,11 @@ def _read(connection: Any) -> dict[str, Any]:
     }
 
 
-_STATUSES = ("success", "error", "timeout", "cancelled")
-
-
-def _sum(counts: Rows, column: str, names: tuple[str, ...]) -> dict[str, int]:
+def _sum(counts: Rows, column: str, names: Iterable[str]) -> dict[str, int]:
     return {name: sum(int(row["n"]) for row in counts if row[column] == name) for name in names}
 
 
-def _show(console: Console, seen: dict[str, Any]) -> None:
+def _show(console: Console, seen: dict[str, Rows]) -> None:
     console.print(table("Who calls whom", seen["matrix"], tables.MATRIX))
     console.print(table("The last calls", tables.with_what(seen["rows"]), tables.CALLS))
     console.print(table("Registry", seen["registry"], tables.REGISTRY))

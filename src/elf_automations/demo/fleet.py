@@ -39,27 +39,14 @@ class Fleet:
         self._workflows: N8NWebhookHandler
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        crm_url = await self._stack.enter_async_context(served(lambda _: crm_tools().streamable_http_app()))
-        self._crm = await self._stack.enter_async_context(Client(f"{crm_url}/mcp"))
-        self._notes = await self._stack.enter_async_context(Client(self._notes_server()))
-        work: dict[str, Work] = {
-            "marketing-team": self._market,
-            "sales-team": self._sell,
-            "support-team": self._support,
-        }
-        endpoints: dict[str, str] = {}
-        for team in SKILLS:
-            executor = TeamExecutor(work[team])
-            self._executors.append(executor)
-            endpoints[team] = await self._stack.enter_async_context(served(team_application(team, executor)))
-        for team in SKILLS:
-            client = create_a2a_client(team_id=team, endpoints=endpoints)
-            self._teams[team] = client
-            self._stack.push_async_callback(client.close)
-        await asyncio.to_thread(self._register, endpoints)
-        self._workflows = N8NWebhookHandler(N8NWorkflowRegistry(self._database_url))
-        await workflows.announce(self._workflows)
+        async with AsyncExitStack() as stack:
+            crm_url = await stack.enter_async_context(served(lambda _: crm_tools().streamable_http_app()))
+            self._crm = await stack.enter_async_context(Client(f"{crm_url}/mcp"))
+            self._notes = await stack.enter_async_context(Client(self._notes_server()))
+            await self._open_teams(stack)
+            self._workflows = N8NWebhookHandler(N8NWorkflowRegistry(self._database_url))
+            await workflows.announce(self._workflows)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -73,6 +60,23 @@ class Fleet:
             group.create_task(self._use_tools())
             group.create_task(self._delegate())
             group.create_task(workflows.run_workflow(self._workflows, self.ledger, number))
+
+    async def _open_teams(self, stack: AsyncExitStack) -> None:
+        work: dict[str, Work] = {
+            "marketing-team": self._market,
+            "sales-team": self._sell,
+            "support-team": self._support,
+        }
+        endpoints: dict[str, str] = {}
+        for team in SKILLS:
+            executor = TeamExecutor(work[team])
+            self._executors.append(executor)
+            endpoints[team] = await stack.enter_async_context(served(team_application(team, executor)))
+        for team in SKILLS:
+            client = create_a2a_client(team_id=team, endpoints=endpoints)
+            self._teams[team] = client
+            stack.push_async_callback(client.close)
+        await asyncio.to_thread(self._register, endpoints)
 
     async def _use_tools(self) -> None:
         call, session = self._crm.call_tool, self._crm.session
