@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_the_demo_shows_who_calls_whom_and_leaves_nothing_behind():
     assert _processes() - before == set()
 
 
+@contextmanager
+def log_levels_kept():
+    """The demo quietens the logs of its process, which is ours here."""
+    loggers = [logging.getLogger(name) for name in ("", "elf_automations", "elf_exporters")]
+    before = [logger.level for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def test_rows_that_are_not_what_was_called_are_a_finding(monkeypatch, capfd):
     honest = demo._work
 
@@ -58,7 +72,7 @@ def test_rows_that_are_not_what_was_called_are_a_finding(monkeypatch, capfd):
         return {**summary, "rows": {**summary["rows"], "mcp": summary["rows"]["mcp"] - 1}}, seen
 
     monkeypatch.setattr(demo, "_work", one_call_lost)
-    with fresh_pipeline(), pytest.raises(SystemExit) as ended:
+    with fresh_pipeline(), log_levels_kept(), pytest.raises(SystemExit) as ended:
         main(["demo", "--rounds", "1", "--json"])
     assert ended.value.code == 1
     assert "the rows are not what was called" in capfd.readouterr().err
