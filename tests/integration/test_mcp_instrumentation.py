@@ -12,6 +12,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.client import Client as ClientClass
 from mcp.client.session import ClientSession
 from mcp.server._otel import OpenTelemetryMiddleware
+from mcp.server.mcpserver import MCPServer
 from mcp.server.runner import ServerRunner
 from mcp.shared import jsonrpc_dispatcher
 from mcp_types import Implementation
@@ -152,6 +153,30 @@ async def test_an_untraced_caller_is_named_by_its_client_info(monkeypatch):
 @contextmanager
 def _no_span(*_, **__):
     yield trace.INVALID_SPAN
+
+
+async def test_a_handshake_made_inside_an_in_process_call_leaves_that_calls_span_alone():
+    """The SDK's own span of a nested `server/discover` must not be taken for the outer call's."""
+    async with served(lambda _: weather_tools().streamable_http_app()) as url:
+        relay = MCPServer("relay", log_level="CRITICAL")
+
+        @relay.tool()
+        async def forward(city: str) -> str:
+            async with Client(f"{url}/mcp") as inner:
+                return (await inner.call_tool("get_weather", {"city": city})).content[0].text
+
+        with instrumented(MCPInstrumentor(), Spans()) as spans:
+            async with Client(relay) as client:
+                await client.call_tool("forward", {"city": "Oslo"})
+    outer, inner = spans.counted()
+    assert (outer.target_id, outer.tool_name, inner.source_id, inner.target_id) == (
+        "relay",
+        "forward",
+        "relay",
+        "weather-tools",
+    )
+    assert "jsonrpc_request_id" not in outer.metadata
+    assert inner.trace_id == outer.trace_id
 
 
 async def test_a_servers_registry_entry_carries_its_name_address_and_tools():

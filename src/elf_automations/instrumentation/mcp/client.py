@@ -25,8 +25,8 @@ from elf_automations.model.protocols.mcp import is_chatter
 
 logger = logging.getLogger(__name__)
 
-# The call whose span the SDK's dispatcher, one layer below, is about to adopt.
-_adoptable: ContextVar[CallSpan | None] = ContextVar("elf_mcp_adoptable", default=None)
+# The method and call whose span the SDK's dispatcher, one layer below, is about to adopt.
+_adoptable: ContextVar[tuple[str, CallSpan] | None] = ContextVar("elf_mcp_adoptable", default=None)
 # Set while the SDK lists tools on its own account, to check a result against the tool's schema.
 _listing_for_itself: ContextVar[bool] = ContextVar("elf_mcp_listing_for_itself", default=False)
 
@@ -40,7 +40,7 @@ def wrap_send_request(tracer: Tracer) -> Callable[[Any], Any]:
             call = _start(tracer, self, request)
             if call is None:
                 return await original(self, request, *args, **kwargs)
-            token = _adoptable.set(call)
+            token = _adoptable.set((request.method, call))
             try:
                 with call.active():
                     result = await original(self, request, *args, **kwargs)
@@ -62,11 +62,14 @@ def wrap_otel_span(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def otel_span(*args: Any, **kwargs: Any) -> Any:
-        call = _adoptable.get()
-        if call is None or kwargs.get("kind") is not SpanKind.CLIENT:
+        adoptable, attributes = _adoptable.get(), kwargs.get("attributes") or {}
+        if adoptable is None or kwargs.get("kind") is not SpanKind.CLIENT:
+            return original(*args, **kwargs)
+        method, call = adoptable
+        if attributes.get(otel.MCP_METHOD_NAME) != method:
             return original(*args, **kwargs)
         _adoptable.set(None)
-        return _adopt(call, kwargs.get("attributes") or {})
+        return _adopt(call, attributes)
 
     return otel_span
 
