@@ -71,7 +71,9 @@ def with_caller(context: Context, caller: EntityRef, span: Span) -> Context:
     The span id goes along because an HTTP instrumentation in between makes its own span the callee's parent.
     """
     context = baggage.set_baggage(elf.ELF_ENTITY_ID, caller.id, context)
-    context = baggage.set_baggage(elf.ELF_CALLER_SPAN_ID, format_span_id(span.get_span_context().span_id), context)
+    made = span.get_span_context()
+    if made.is_valid:
+        context = baggage.set_baggage(elf.ELF_CALLER_SPAN_ID, format_span_id(made.span_id), context)
     return baggage.set_baggage(elf.ELF_ENTITY_TYPE, caller.type, context)
 
 

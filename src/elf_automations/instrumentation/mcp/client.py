@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import baggage
 from opentelemetry.trace import SpanKind, Tracer
@@ -62,7 +62,8 @@ def wrap_otel_span(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def otel_span(*args: Any, **kwargs: Any) -> Any:
-        adoptable, attributes = _adoptable.get(), kwargs.get("attributes") or {}
+        adoptable = _adoptable.get()
+        attributes = cast("dict[str, Any]", kwargs.get("attributes") or {})
         if adoptable is None or kwargs.get("kind") is not SpanKind.CLIENT:
             return original(*args, **kwargs)
         method, call = adoptable
