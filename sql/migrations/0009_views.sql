@@ -8,9 +8,9 @@ select
     avg(call.duration_ms) as avg_duration_ms,
     count(*) filter (where call.status in ('error', 'timeout')) as errors_5min,
     (100.0 * count(*) filter (where call.status in ('error', 'timeout')) / count(*))::double precision as error_rate,
-    percentile_disc(0.50) within group (order by call.duration_ms) as p50_duration_ms,
-    percentile_disc(0.95) within group (order by call.duration_ms) as p95_duration_ms,
-    percentile_disc(0.99) within group (order by call.duration_ms) as p99_duration_ms
+    percentile_disc(0.50) within group (order by call.duration_ms) as p50,
+    percentile_disc(0.95) within group (order by call.duration_ms) as p95,
+    percentile_disc(0.99) within group (order by call.duration_ms) as p99
 from communication_telemetry as call
 where call.counted and call.timestamp > now() - interval '5 minutes'
 group by call.protocol;
@@ -135,9 +135,9 @@ comment on column system_health_overview.total_requests_5min is 'Calls.';
 comment on column system_health_overview.avg_duration_ms is 'Average duration in milliseconds.';
 comment on column system_health_overview.errors_5min is 'Calls that ended in error or timeout.';
 comment on column system_health_overview.error_rate is 'Their share in percent.';
-comment on column system_health_overview.p50_duration_ms is 'Median duration in milliseconds, nearest rank.';
-comment on column system_health_overview.p95_duration_ms is '95th percentile in milliseconds, nearest rank.';
-comment on column system_health_overview.p99_duration_ms is '99th percentile in milliseconds, nearest rank.';
+comment on column system_health_overview.p50 is 'Median duration in milliseconds, nearest rank.';
+comment on column system_health_overview.p95 is '95th percentile in milliseconds, nearest rank.';
+comment on column system_health_overview.p99 is '99th percentile in milliseconds, nearest rank.';
 
 comment on view communication_patterns is 'Who called whom in the last 7 days.';
 comment on column communication_patterns.source_id is 'Caller.';

@@ -109,9 +109,9 @@ def test_system_health_overview(world: World) -> None:
             "avg_duration_ms": 40.0,
             "errors_5min": 2,
             "error_rate": 50.0,
-            "p50_duration_ms": 20.0,
-            "p95_duration_ms": 100.0,
-            "p99_duration_ms": 100.0,
+            "p50": 20.0,
+            "p95": 100.0,
+            "p99": 100.0,
         }
     ]
 
