@@ -151,3 +151,124 @@ select
     (100.0 * count(*) filter (where health_status = 'healthy') / nullif(count(*), 0))::double precision as healthy_percent
 from unified_registry
 where current_state <> 'deleted';
+
+-- name: top_pairs
+-- The busiest pairs with what they cost, from the whole hour an interval ago began in, or the whole UTC day when it is
+-- longer than two days.
+with span as materialized (
+    select
+        %(since)s::interval <= interval '2 days' as is_short,
+        case
+            when %(since)s::interval <= interval '2 days' then date_trunc('hour', now() - %(since)s::interval, 'UTC')
+            else date_trunc('day', now() - %(since)s::interval, 'UTC')
+        end as since
+),
+
+part as (
+    select
+        pair.source_id,
+        pair.target_id,
+        pair.protocol,
+        rolled.calls,
+        rolled.errors,
+        rolled.timed,
+        rolled.duration_ns,
+        rolled.tokens,
+        rolled.cost
+    from (
+        select
+            pair_id,
+            calls,
+            errors,
+            timed,
+            duration_ns,
+            tokens,
+            cost
+        from telemetry_pair_hours
+        where (select span.is_short from span) and hour >= (select span.since from span)
+        union all
+        select
+            pair_id,
+            calls,
+            errors,
+            timed,
+            duration_ns,
+            tokens,
+            cost
+        from telemetry_pair_days
+        where not (select span.is_short from span) and day >= (select (span.since at time zone 'UTC')::date from span)
+    ) as rolled
+    inner join telemetry_pairs as pair on rolled.pair_id = pair.pair_id
+    union all
+    select
+        source_id,
+        target_id,
+        protocol,
+        calls,
+        errors,
+        timed,
+        duration_ns,
+        tokens,
+        cost
+    from telemetry_rollup_pending
+    where minute >= (select span.since from span)
+)
+
+select
+    source_id,
+    target_id,
+    protocol,
+    sum(calls)::bigint as calls,
+    sum(errors)::bigint as errors,
+    (sum(duration_ns) / nullif(sum(timed), 0) / 1000000)::double precision as avg_ms,
+    least(sum(tokens), 9223372036854775807)::bigint as tokens,
+    sum(cost) as cost
+from part
+group by source_id, target_id, protocol
+having sum(calls) > 0
+order by calls desc, source_id asc, target_id asc, protocol asc
+limit %(limit)s;
+
+-- name: firing_alerts
+-- Alerts that evaluate_alerts() has fired and not resolved, in the order they fired.
+select
+    fired_number as number,
+    'fired' as change,
+    fired_at as at,
+    *
+from alert_history
+where fired_at is not null and resolved_at is null
+order by fired_number;
+
+-- name: alert_changes
+-- Alerts that fired or resolved after a change that was seen last.
+select
+    fired_number as number,
+    'fired' as change,
+    fired_at as at,
+    *
+from alert_history
+where fired_number > %(after)s
+union all
+select
+    resolved_number as number,
+    'resolved' as change,
+    resolved_at as at,
+    *
+from alert_history
+where resolved_number > %(after)s
+order by number;
+
+-- name: last_alert_change
+-- The number of the last alert that fired or resolved, 0 before the first.
+select coalesce(max(greatest(fired_number, resolved_number)), 0) as number
+from alert_history;
+
+-- name: evaluate_alerts
+-- Fires and resolves; what changed is read with alert_changes.
+select count(*) as changes
+from evaluate_alerts();
+
+-- name: maintain
+-- All upkeep; what it did.
+select maintain_telemetry() as done;

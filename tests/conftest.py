@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,9 +20,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from elf_automations.storage.embedded import EmbeddedPostgres
 from elf_automations.storage.migrate import migrate
+from pooler import Pooler, pooled
+from supabase_roles import Project, emptied, migrated_project
 
 _FOREIGN = re.compile(r"^(ELF_|SUPABASE_|OTEL_|PG[A-Z])|^DATABASE_URL$")
 _SERVER = os.environ.get("ELF_TEST_DSN")
+_POOLED = os.environ.get("ELF_TEST_POOLER") == "1"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
 
@@ -52,31 +57,90 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def pooler(postgres_url: str) -> Iterator[Pooler]:
+    """A transaction pooler before the session's server."""
+    with pooled(postgres_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _front(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """How tests reach a database: directly, or through the pooler with ELF_TEST_POOLER=1."""
+    if not _POOLED:
+        yield lambda url: url
+        return
+    running: Pooler = request.getfixturevalue("pooler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg, "connect", _unprepared(psycopg.connect))
+        yield lambda url: running.url(str(conninfo_to_dict(url)["dbname"]))
+
+
+def _unprepared(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the tests' own connections prepare nothing; what the package opens stays as the package opens it."""
+
+    def opened(*arguments: Any, **settings: Any) -> Any:
+        if not str(sys._getframe(1).f_globals.get("__name__")).startswith("elf_"):
+            settings.setdefault("prepare_threshold", None)
+        return connect(*arguments, **settings)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
 def _template(postgres_url: str) -> Iterator[str]:
     with _database(postgres_url) as url:
         migrate(url)
+        with psycopg.connect(url) as connection:
+            # Rows of a fixed clock are older than the retention: writers must not start the upkeep by themselves.
+            connection.execute("update telemetry_upkeep set last_run = now() + interval '1 day'")
         yield str(conninfo_to_dict(url)["dbname"])
 
 
 @pytest.fixture
-def database_url(postgres_url: str, _template: str) -> Iterator[str]:
+def database_url(postgres_url: str, _template: str, _front: Callable[[str], str]) -> Iterator[str]:
     """URL of a fresh database with the schema in place."""
     with _database(postgres_url, _template) as url:
-        yield url
+        yield _front(url)
 
 
 @pytest.fixture(scope="module")
-def module_database_url(postgres_url: str, _template: str) -> Iterator[str]:
+def module_database_url(postgres_url: str, _template: str, _front: Callable[[str], str]) -> Iterator[str]:
     """URL of a database with the schema in place that the tests of one module share."""
     with _database(postgres_url, _template) as url:
-        yield url
+        yield _front(url)
 
 
 @pytest.fixture
-def empty_database_url(postgres_url: str) -> Iterator[str]:
+def empty_database_url(postgres_url: str, _front: Callable[[str], str]) -> Iterator[str]:
     """URL of a fresh database without any schema."""
     with _database(postgres_url) as url:
-        yield url
+        yield _front(url)
+
+
+@pytest.fixture
+def pooled_database_url(postgres_url: str, _template: str, pooler: Pooler) -> Iterator[str]:
+    """URL, through the transaction pooler, of a fresh database with the schema in place."""
+    with _database(postgres_url, _template) as url:
+        yield pooler.url(str(conninfo_to_dict(url)["dbname"]))
+
+
+@pytest.fixture
+def pooled_empty_database_url(postgres_url: str, pooler: Pooler) -> Iterator[str]:
+    """URL, through the transaction pooler, of a fresh database without any schema."""
+    with _database(postgres_url) as url:
+        yield pooler.url(str(conninfo_to_dict(url)["dbname"]))
+
+
+@pytest.fixture(scope="module", params=["all", "nothing"])
+def _hosted(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Project]:
+    with migrated_project(postgres_url, request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def hosted(_hosted: Project) -> Project:
+    """A Supabase project without rows, once with each state of the default grants."""
+    return emptied(_hosted)
 
 
 @contextmanager

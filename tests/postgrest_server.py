@@ -1,12 +1,17 @@
 """A small PostgREST on loopback over a real Postgres, for tests of what goes through Supabase's HTTP API.
 
-The real server is a Haskell binary that no package registry of ours carries. This one does what PostgREST 12 documents
+The real server is a Haskell binary that no package registry of ours carries. This one does what PostgREST documents
 for the requests we make: `POST /rest/v1/rpc/<function>` as a named-argument call built from the JSON body, and
 `GET /rest/v1/<table>` with `select`, the common filters, `order` and `limit`. Each request is one transaction that
-takes on the role of its key. SQLSTATEs become HTTP statuses by PostgREST's table (documentation, Errors).
+takes on the role of its key, its settings (`ALTER ROLE … SET statement_timeout`) and its claims, and only reads for
+GET and for STABLE functions. SQLSTATEs become HTTP statuses by PostgREST's table (documentation, Errors). A body is
+JSON as it comes: PostgREST inflates nothing. Answers are compressed for who accepts it, as Supabase's gateway does;
+the gateway also turns away unknown keys, sb_ keys sent as Bearer tokens, and secret keys sent by browsers.
 
     with serving(database_url) as api:
         httpx.post(f"{api.url}/rest/v1/rpc/register_entity", headers={"apikey": api.key}, json={...})
+
+`supabase_project` makes a database with a project's roles, and the keys for them.
 
 `api.answer_next(503)` makes the next request fail as a gateway would; `api.requests` holds what was asked.
 """
@@ -28,6 +33,7 @@ import uvicorn
 from psycopg import sql
 from psycopg.rows import dict_row
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -95,22 +101,34 @@ class Api:
         if self._answers:
             status, answer, headers = self._answers.popleft()
             return _json(status, answer, headers)
-        key = request.headers.get("apikey", "")
-        if key not in self.keys:
-            return _json(401, {"message": "Invalid API key", "hint": "Double check your API key."})
+        turned_away = self._gateway(request.headers)
+        if turned_away:
+            return turned_away
+        role = self.keys[request.headers["apikey"]]
+        try:
+            arguments = orjson.loads(body or b"{}")
+        except orjson.JSONDecodeError:
+            return _json(400, {"code": "PGRST102", "message": "Empty or invalid json", "details": None, "hint": None})
         try:
             with psycopg.connect(self.database_url, row_factory=dict_row, prepare_threshold=None) as connection:
-                role = self.keys[key]
-                if role:
-                    connection.execute("SELECT set_config('role', %s, true)", (role,))
-                claims = orjson.dumps({"role": role}).decode()
-                connection.execute("SELECT set_config('request.jwt.claims', %s, true)", (claims,))
+                _become(connection, role, request)
                 name = request.path_params["name"]
                 if "/rpc/" in request.url.path:
-                    return _call(connection, name, orjson.loads(body or b"{}"))
+                    return _call(connection, name, arguments)
                 return _select(connection, name, list(request.query_params.multi_items()))
         except psycopg.Error as error:
-            return _refusal(error, anonymous=self.keys[key] == "anon")
+            return _refusal(error, anonymous=role == "anon")
+
+    def _gateway(self, headers: Mapping[str, str]) -> Response | None:
+        key, token = headers.get("apikey", ""), headers.get("authorization", "").removeprefix("Bearer ")
+        if key not in self.keys:
+            return _json(401, {"message": "Invalid API key", "hint": "Double check your API key."})
+        if token and (token not in self.keys or token.startswith("sb_")):
+            message = "Expected 3 parts in JWT; got 1" if token.startswith("sb_") else "JWSError JWSInvalidSignature"
+            return _json(401, {"code": "PGRST301", "message": message, "details": None, "hint": None})
+        if key.startswith("sb_secret_") and "Mozilla/" in headers.get("user-agent", ""):
+            return _json(401, {"message": "Forbidden use of secret API key in browser"})
+        return None
 
 
 @contextmanager
@@ -121,9 +139,8 @@ def serving(database_url: str, *, keys: Mapping[str, str | None] | None = None) 
         Route("/rest/v1/rpc/{name}", api._serve, methods=["POST"]),
         Route("/rest/v1/{name}", api._serve, methods=["GET"]),
     ]
-    config = uvicorn.Config(
-        Starlette(routes=routes), host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none"
-    )
+    app = GZipMiddleware(Starlette(routes=routes), minimum_size=100)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="postgrest-emulation")
     thread.start()
@@ -139,6 +156,26 @@ def serving(database_url: str, *, keys: Mapping[str, str | None] | None = None) 
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def _become(connection: psycopg.Connection[Any], role: str | None, request: Request) -> None:
+    """Begin the transaction of one request: what it may, what the functions can ask of it, and nothing after it."""
+    settings = {
+        "request.jwt.claims": orjson.dumps({"role": role}).decode(),
+        "request.method": request.method,
+        "request.path": request.url.path.removeprefix("/rest/v1"),
+        "request.headers": orjson.dumps(dict(request.headers)).decode(),
+        "request.cookies": "{}",
+        "search_path": '"public", "extensions"',
+    }
+    if role:
+        found = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+        settings |= dict(setting.split("=", 1) for setting in ((found or {}).get("rolconfig") or []))
+        settings["role"] = role
+    for name, value in settings.items():
+        connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+    if request.method == "GET":
+        connection.execute("SET TRANSACTION READ ONLY")
 
 
 def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
@@ -170,6 +207,8 @@ def _call(connection: psycopg.Connection[Any], name: str, arguments: dict[str, A
     columns = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(types[n])) for n in arguments)
     source = sql.SQL("json_to_record(%s::json) AS a({})").format(columns) if arguments else sql.SQL("(SELECT %s) AS a")
     answer = sql.SQL("coalesce(json_agg(r), '[]')") if function["proretset"] else sql.SQL("to_json((array_agg(r))[1])")
+    if function["void"]:
+        answer = sql.SQL("count(r)")
     row = connection.execute(
         sql.SQL("SELECT {answer} AS answer FROM {source}, LATERAL {target} AS r").format(
             answer=answer, source=source, target=target

@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from elf_automations.instrumentation.a2a import A2AInstrumentor
     from elf_automations.instrumentation.mcp import MCPInstrumentor
     from elf_automations.pipeline import Telemetry, configure
-    from elf_automations.registry import UnifiedRegistry
+    from elf_automations.registry import AsyncUnifiedRegistry, HealthReporter, UnifiedRegistry, lifecycle
 
 __all__ = [
     "A2AInstrumentor",
+    "AsyncUnifiedRegistry",
     "ConfigurationError",
     "ElfTelemetryError",
+    "HealthReporter",
     "MCPInstrumentor",
     "Telemetry",
     "UnifiedRegistry",
     "__version__",
     "acting_as",
     "configure",
+    "lifecycle",
 ]
 
 __version__ = _version("elf-automations")
@@ -35,10 +38,13 @@ __version__ = _version("elf-automations")
 # Loaded at first use: the SDKs are optional, and a process that only exports needs neither registry nor pipeline.
 _LAZY = {
     "A2AInstrumentor": "elf_automations.instrumentation.a2a",
+    "AsyncUnifiedRegistry": "elf_automations.registry",
+    "HealthReporter": "elf_automations.registry",
     "MCPInstrumentor": "elf_automations.instrumentation.mcp",
     "Telemetry": "elf_automations.pipeline",
     "UnifiedRegistry": "elf_automations.registry",
     "configure": "elf_automations.pipeline",
+    "lifecycle": "elf_automations.registry",
 }
 
 

@@ -385,6 +385,8 @@ def test_rpc_calls_of_the_guide(world: World) -> None:
         "error_count": 0,
         "health_since": world.now,
         "registered_at": world.now,
+        "claimed_as": "owner",
+        "claim_subject": None,
     }
 
 
@@ -469,9 +471,10 @@ def test_communication_matrix_of_the_command_counts_each_call_once(world: World)
 
 
 def test_every_named_query_runs(world: World) -> None:
-    sizes = {name: len(fetch(world.connection, name, since="1 hour", limit=2)) for name in sorted(queries())}
+    sizes = {name: len(fetch(world.connection, name, since="1 hour", limit=2, after=0)) for name in sorted(queries())}
     assert sizes == {
         "active_alerts": 2,
+        "alert_changes": 0,
         "communication_matrix": 3,
         "counts_by_protocol_and_status": 6,
         "entity_count": 1,
@@ -479,12 +482,17 @@ def test_every_named_query_runs(world: World) -> None:
         "entity_health_share": 1,
         "entity_state": 4,
         "error_rates": 2,
+        "evaluate_alerts": 1,
+        "firing_alerts": 2,
+        "last_alert_change": 1,
         "latency": 2,
+        "maintain": 1,
         "recent_communications": 2,
         "registration_gaps": 5,
         "registry_overview": 4,
         "request_volume": 5,
         "system_health": 1,
+        "top_pairs": 2,
     }
 
 

@@ -37,9 +37,9 @@ def test_pending_changes_nothing(empty_database_url: str) -> None:
 
 def test_file_changed_after_it_was_applied_is_refused(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("update elf_schema_migrations set sha256 = 'other' where name like '0003_%'")
+        connection.execute("update elf_schema_migrations set sha256 = 'other' where name like '0004_%'")
     expected = (
-        f"migration {_NAMES[2]} was changed after it was applied to {shown(database_url)}: "
+        f"migration 0004_telemetry_partitions was changed after it was applied to {shown(database_url)}: "
         "restore the file as released, and put the change into a new migration"
     )
     for run in (migrate, pending):

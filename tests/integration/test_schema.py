@@ -161,9 +161,12 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
             for role in made:
                 server.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
     write = {
+        "deregister_entity",
         "ingest_communication_telemetry",
+        "ingest_communications",
         "record_a2a_telemetry",
         "record_entity_activity",
+        "record_entity_heartbeat",
         "record_mcp_telemetry",
         "record_observed_entities",
         "record_telemetry",
@@ -171,8 +174,23 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
         "settle_communications",
         "update_entity_state",
     }
-    read = {"active_alerts", "check_registration_gaps", "registry_entity_type", "telemetry_setting"}
-    maintain = {"ensure_telemetry_partitions", "maintain_telemetry", "refresh_telemetry_metrics"}
+    read = {
+        "active_alerts",
+        "alert_measurements",
+        "check_registration_gaps",
+        "registry_entity_type",
+        "telemetry_setting",
+    }
+    maintain = {
+        "ensure_telemetry_partitions",
+        "evaluate_alerts",
+        "fold_telemetry_rollups",
+        "maintain_telemetry",
+        "maintain_telemetry_if_due",
+        "maintain_telemetry_rollups",
+        "rebuild_telemetry_rollups",
+        "refresh_telemetry_metrics",
+    }
     assert executable == {"anon": write, "authenticated": write | read, "service_role": write | read | maintain}
     assert readable["anon"] == set()
     assert readable["service_role"] >= {"communication_telemetry", "unified_registry", "system_health_overview"}

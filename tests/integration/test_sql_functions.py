@@ -421,6 +421,9 @@ def test_maintenance_drops_what_is_older_than_the_setting(connection: psycopg.Co
         "partitions_created": 2,
         "partitions_dropped": 0,
         "rows_settled": 0,
+        "alerts_fired": 0,
+        "alerts_resolved": 0,
+        "alerts_forgotten": 0,
     }
     connection.execute("update telemetry_settings set value = 3 where name = 'retention_days'")
     assert _one(connection, "select maintain_telemetry() ->> 'partitions_dropped'") == "1"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
+import httpx
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -105,12 +108,64 @@ def test_activity_that_could_not_be_sent_goes_with_the_next_batch(
     assert activity(rpc) == 2
 
 
-def test_settling_is_given_up_for_a_key_that_may_not(writer: SupabaseWriter, api: Api) -> None:
+def test_activity_of_a_batch_that_was_there_in_part_is_that_of_its_new_rows(
+    writer: SupabaseWriter, rpc: SupabaseRpc, database_url: str
+) -> None:
+    assert writer.write([row(n) for n in range(4)], [team(4)], retry=False).stored == 4
+    batch = [row(2), row(4), row(5), row(5), row(6, protocol="smtp"), row(3)]
+    result = writer.write(batch, [team(6)], retry=True)
+    assert (result.stored, result.duplicate, len(result.rejected)) == (2, 3, 1)
+    assert len(stored(database_url)) == 6
+    assert activity(rpc) == 6
+
+
+def test_a_schema_that_does_not_name_the_new_rows_adds_no_activity_twice(
+    writer: SupabaseWriter, api: Api, rpc: SupabaseRpc
+) -> None:
+    assert writer.write([row(1)], [team(1)], retry=False).stored == 1
+    api.answer_next(200, {"stored": 1, "duplicate": 1, "rejected": []})
+    assert writer.write([row(1), row(2)], [team(2)], retry=True).stored == 1
+    assert activity(rpc) == 1
+
+
+def test_the_answer_names_new_rows_only_when_some_were_not_new(rpc: SupabaseRpc) -> None:
+    def ingest(*numbers: int) -> Any:
+        rows = [asdict(row(n)) for n in numbers]
+        return rpc.call("ingest_communications", {"p_batch": rows})
+
+    ids = {n: str(row(n).id) for n in range(4)}
+    assert ingest(1, 2) == {"stored": 2, "duplicate": 0, "rejected": []}
+    assert ingest(1, 2) == {"stored": 0, "duplicate": 2, "rejected": [], "stored_ids": []}
+    assert ingest(1, 3, 2) == {"stored": 1, "duplicate": 2, "rejected": [], "stored_ids": [ids[3]]}
+    by_trace = {name: value for name, value in asdict(row(0)).items() if name != "id"}
+    answer = rpc.call("ingest_communications", {"p_batch": [by_trace, asdict(row(1)), "no row"]})
+    assert answer["stored_ids"] == [str(UUID(row(0).trace_id[16:] + row(0).span_id))]
+    assert [refused["index"] for refused in answer["rejected"]] == [2]
+
+
+def test_answers_come_compressed_and_requests_go_as_they_are(api: Api, rpc: SupabaseRpc) -> None:
+    rpc.call("ingest_communications", {"p_batch": [asdict(row(n)) for n in range(3)]})
+    assert len(rpc.select("communication_telemetry")) == 3
+    asked = api.requests[-2]
+    assert "gzip" in asked.headers["accept-encoding"]
+    assert "content-encoding" not in asked.headers
+    with httpx.Client(headers={"apikey": api.key}) as client:
+        answer = client.get(f"{api.url}/rest/v1/communication_telemetry")
+        assert answer.headers["content-encoding"] == "gzip"
+        # Why: PostgREST takes the bytes for JSON.
+        body, headers = gzip.compress(b"{}"), {"Content-Encoding": "gzip"}
+        refused = client.post(f"{api.url}/rest/v1/rpc/active_alerts", content=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "PGRST102")
+
+
+def test_what_a_key_may_not_do_is_given_up(writer: SupabaseWriter, api: Api) -> None:
     writer.settle(START)
-    api.answer_next(403, {"code": "42501", "message": "permission denied for function settle_communications"})
+    for function in ("settle_communications", "maintain_telemetry_if_due"):
+        api.answer_next(403, {"code": "42501", "message": f"permission denied for function {function}"})
     for _ in range(3):
         writer.settle(START)
-    assert len(api.requests) == 2
+    asked = [request.path.rpartition("/")[2] for request in api.requests]
+    assert asked == ["settle_communications", "maintain_telemetry_if_due"] * 2
 
 
 @pytest.mark.parametrize("key", ["sb_secret_0123456789", JWT])
@@ -188,3 +243,21 @@ def test_the_emulation_refuses_what_postgrest_refuses(rpc: SupabaseRpc) -> None:
         rpc.call("update_entity_state", {"p_entity_id": "x", "p_entity_type": "team", "p_new_state": "active"}) is False
     )
     assert rpc.select("unified_registry", {"entity_id": "in.(a,b)", "order": "entity_id.desc", "limit": "3"}) == []
+
+
+def test_a_statement_that_takes_too_long_for_the_role_is_worth_another_try(
+    database_url: str,
+) -> None:
+    role = "elf_hasty"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE FUNCTION nap() RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(10)'")
+        connection.execute(f"CREATE ROLE {role} NOLOGIN")
+        try:
+            connection.execute(f"ALTER ROLE {role} SET statement_timeout = '50ms'")
+            with serving(database_url, keys={"sb_secret_1": role}) as api:
+                client = SupabaseRpc(api.url, api.key)
+                with pytest.raises(StorageUnavailableError, match="500 57014"):
+                    client.call("nap", {})
+                client.close()
+        finally:
+            connection.execute(f"DROP ROLE {role}")

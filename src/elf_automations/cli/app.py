@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from elf_automations import __version__
-from elf_automations.cli import database, demo, setup, status
+from elf_automations.cli import alerts, archive, database, demo, doctor, entities, gaps, maintain, setup, status, top
 from elf_automations.errors import ElfTelemetryError
 
 app = typer.Typer(
@@ -28,6 +28,13 @@ app.command("demo")(demo.demo)
 app.add_typer(database.app, name="db")
 app.command("setup")(setup.setup)
 app.command("status")(status.status)
+app.command("top")(top.top)
+app.command("entities")(entities.entities)
+app.command("gaps")(gaps.gaps)
+app.command("alerts")(alerts.alerts)
+app.command("maintain")(maintain.maintain)
+app.command("archive")(archive.archive)
+app.command("doctor")(doctor.doctor)
 
 _debug = False
 # The root of click's usage errors; typer has it only as the base of the one it exports.

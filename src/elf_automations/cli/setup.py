@@ -25,6 +25,10 @@ def setup(
             console.print(f"due      {name}")
         console.print(f"{len(due)} migrations are due on {shown(url)}" if due else f"{shown(url)} is up to date")
         raise typer.Exit(1 if due else 0)
-    report = migrate(url, on_applied=lambda name: console.print(f"applied  {name}"))
+    report = migrate(
+        url,
+        on_applied=lambda name: console.print(f"applied  {name}"),
+        on_warning=lambda line: console.print(f"warning  {line}", markup=False),
+    )
     done = f"applied {len(report.applied)} migrations" if report.applied else "nothing to do"
     console.print(f"{done}; {shown(url)} is up to date")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import orjson
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -62,6 +63,35 @@ HEALTH: Final = {
 }
 STATES: Final = {"entity_type": "type", "current_state": "state", "health_status": "health", "count": "entities"}
 GAPS: Final = {"gap_type": "gap", "entity_identifier": "entity"}
+PAIRS: Final = {
+    "source_id": "source",
+    "target_id": "target",
+    "protocol": "protocol",
+    "calls": "calls",
+    "errors": "errors",
+    "avg_ms": "avg ms",
+    "tokens": "tokens",
+    "cost": "cost $",
+}
+ENTITIES: Final = {
+    "entity_type": "type",
+    "entity_name": "entity",
+    "current_state": "state",
+    "health_status": "health",
+    "last_heard": "last heard of",
+}
+METRICS: Final = {
+    "protocol": "protocol",
+    "calls": "calls",
+    "per_minute": "calls/min",
+    "error_rate": "error %",
+    "p50_ms": "p50 ms",
+    "p95_ms": "p95 ms",
+    "p99_ms": "p99 ms",
+}
+_AGES: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def table(title: str, rows: Sequence[Row], columns: Mapping[str, str]) -> Table | Text:
@@ -82,9 +112,21 @@ def with_what(rows: Sequence[Row]) -> list[Row]:
     return [{**row, "what": row["tool_name"] or row["workflow_node"] or row["operation"]} for row in rows]
 
 
+def with_ages(rows: Sequence[Row]) -> list[Row]:
+    """Return entities with a column `last_heard`: how long ago the last activity was, as "3 h ago"."""
+    return [{**row, "last_heard": _age(row["seconds_since_activity"])} for row in rows]
+
+
 def as_json(value: object) -> str:
     """Return `value` as one line of JSON; numbers of the database keep their value, times are ISO 8601."""
     return orjson.dumps(value, default=_plain).decode()
+
+
+def _age(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    unit, size = next((entry for entry in _AGES if seconds >= entry[1]), _AGES[-1])
+    return f"{max(seconds, 0) / size:.0f} {unit} ago"
 
 
 def _cell(value: object) -> Text:
@@ -92,7 +134,9 @@ def _cell(value: object) -> Text:
         return Text("-", style="dim")
     if isinstance(value, datetime):
         return Text(value.astimezone().strftime("%H:%M:%S"))
-    if isinstance(value, float | Decimal):
+    if isinstance(value, Decimal):
+        return Text(f"{value:,.4f}")
+    if isinstance(value, float):
         return Text(f"{value:,.1f}")
     if isinstance(value, list):
         return Text(", ".join(str(item) for item in cast("list[object]", value)))

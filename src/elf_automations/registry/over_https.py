@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from elf_automations.errors import SchemaMissingError, StorageUnavailableError
 from elf_automations.storage.entities import EntityQuery
-from elf_automations.storage.supabase import SupabaseRpc
+from elf_automations.storage.supabase import StorageThrottledError, SupabaseRpc
 
 _TABLE: Final = "unified_registry"
+_PAUSES_SECONDS: Final = (0.1, 0.4)
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+# A gateway that gives up may have passed the call on, and this one adds each time.
+_NOT_REPEATABLE: Final = frozenset({"record_entity_activity"})
+
+_T = TypeVar("_T")
 
 
 class SupabaseEntities:
-    """The registry over Supabase's RPC and table endpoints; rows look as those read from Postgres."""
+    """The registry over Supabase's RPC and table endpoints; rows look as those read from Postgres.
+
+    What may pass by itself (a busy gateway, a deadlock, a restart) is tried three times within a few seconds.
+    """
 
     def __init__(self, rpc: SupabaseRpc) -> None:
         self._rpc = rpc
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
         """Return what `function` answers to named `arguments`."""
-        return self._rpc.call(function, dict(arguments))
+        if function in _NOT_REPEATABLE:
+            return self._rpc.call(function, arguments)
+        return _patiently(lambda: self._rpc.call(function, arguments))
 
     def find(self, query: EntityQuery) -> list[dict[str, Any]]:
         """Return the rows of `unified_registry` that fit; needs a key that may read the table."""
@@ -44,7 +58,22 @@ class SupabaseEntities:
         self._rpc.close()
 
     def _select(self, parameters: dict[str, str]) -> list[dict[str, Any]]:
-        return self._rpc.select(_TABLE, parameters)
+        return _patiently(lambda: self._rpc.select(_TABLE, parameters))
+
+
+def _patiently(ask: Callable[[], _T]) -> _T:
+    for pause in _PAUSES_SECONDS:
+        try:
+            return ask()
+        except SchemaMissingError:
+            raise
+        except StorageThrottledError as error:
+            if error.retry_after > _LONGEST_PAUSE_SECONDS:
+                raise
+            time.sleep(error.retry_after)
+        except StorageUnavailableError:
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (spreads clients, protects nothing)
+    return ask()
 
 
 def _quoted(tag: str) -> str:

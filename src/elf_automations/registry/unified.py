@@ -8,10 +8,11 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
 
-from elf_automations.errors import ConfigurationError, ElfTelemetryError
-from elf_automations.model import ENTITY_TYPES, AttributeValue
-from elf_automations.model.redact import bounded, bounded_metadata
+from elf_automations.errors import ConfigurationError
+from elf_automations.model import AttributeValue
+from elf_automations.model.redact import bounded_metadata
 from elf_automations.registry.over_https import SupabaseEntities
+from elf_automations.registry.words import HEALTH, InvalidEntityError, known_health, known_type, named, text, texts
 from elf_automations.storage.entities import EntityQuery, EntityStore, PostgresEntities
 from elf_automations.storage.supabase import SupabaseRpc
 from elf_automations.storage.target import (
@@ -19,19 +20,13 @@ from elf_automations.storage.target import (
     SUPABASE_KEY_SETTINGS,
     SUPABASE_URL_SETTING,
     PostgresTarget,
+    Target,
     choose_target,
 )
 
 __all__ = ["HEALTH", "InvalidEntityError", "UnifiedRegistry"]
 
-HEALTH: Final = frozenset({"healthy", "degraded", "unhealthy", "unknown"})
 _MAX_LISTED: Final = 10_000
-_MAX_ID: Final = 255
-_MAX_TEXT: Final = 2000
-
-
-class InvalidEntityError(ElfTelemetryError, ValueError):
-    """An entity is described with a word the registry does not know."""
 
 
 class UnifiedRegistry:
@@ -46,9 +41,17 @@ class UnifiedRegistry:
     def __init__(self, database_url: str | None = None) -> None:
         """Use the database at `database_url`, else the one the environment names."""
         self._database_url = database_url
+        self._target: Target | None = None
         self._opened: EntityStore | None = None
         self._owner = 0
         self._opening = Lock()
+
+    @classmethod
+    def over(cls, target: Target) -> Self:
+        """Return a registry over a target that is chosen already; see `elf_automations.storage.target`."""
+        registry = cls()
+        registry._target = target
+        return registry
 
     def register_entity(
         self,
@@ -92,21 +95,21 @@ class UnifiedRegistry:
             The id of its registry row, a UUID as text.
         """
         arguments = {
-            "p_entity_id": _named(entity_id, "entity_id"),
-            "p_entity_type": _known_type(entity_type),
-            "p_entity_name": _text(entity_name) or "",  # empty: the name on record, else the id
-            "p_registered_by": _text(registered_by),
+            "p_entity_id": named(entity_id, "entity_id"),
+            "p_entity_type": known_type(entity_type),
+            "p_entity_name": text(entity_name) or "",  # empty: the name on record, else the id
+            "p_registered_by": text(registered_by),
             "p_metadata": bounded_metadata(metadata) if metadata is not None else None,
-            "p_capabilities": _texts(capabilities),
-            "p_endpoint_url": _text(endpoint_url),
-            "p_parent_entity_id": _text(parent_entity_id),
-            "p_display_name": _text(display_name),
-            "p_registration_source": _text(registration_source),
-            "p_namespace": _text(namespace),
-            "p_deployment_type": _text(deployment_type),
-            "p_tags": _texts(tags),
-            "p_version": _text(version),
-            "p_department": _text(department),
+            "p_capabilities": texts(capabilities),
+            "p_endpoint_url": text(endpoint_url),
+            "p_parent_entity_id": text(parent_entity_id),
+            "p_display_name": text(display_name),
+            "p_registration_source": text(registration_source),
+            "p_namespace": text(namespace),
+            "p_deployment_type": text(deployment_type),
+            "p_tags": texts(tags),
+            "p_version": text(version),
+            "p_department": text(department),
         }
         return str(self._call("register_entity", arguments))
 
@@ -125,27 +128,65 @@ class UnifiedRegistry:
         Returns whether the entity is known; an unknown one is not made.
         """
         arguments = {
-            "p_entity_id": _named(entity_id, "entity_id"),
-            "p_entity_type": _known_type(entity_type),
-            "p_new_state": "" if new_state is None else _named(new_state, "new_state"),  # empty keeps the state
-            "p_health_status": _known_health(health_status),
-            "p_updated_by": _text(updated_by),
-            "p_reason": _text(reason),
+            "p_entity_id": named(entity_id, "entity_id"),
+            "p_entity_type": known_type(entity_type),
+            "p_new_state": "" if new_state is None else named(new_state, "new_state"),  # empty keeps the state
+            "p_health_status": known_health(health_status),
+            "p_updated_by": text(updated_by),
+            "p_reason": text(reason),
         }
         return bool(self._call("update_entity_state", arguments))
+
+    def heartbeat(
+        self,
+        entity_id: str,
+        entity_type: str,
+        health_status: str = "healthy",
+        *,
+        updated_by: str = "heartbeat",
+        reason: str | None = None,
+    ) -> bool:
+        """Report that the entity was looked at just now, and its health; a change of health is kept as a transition.
+
+        Moves `last_health_check`. A sign of life is no call: `last_activity` stays where the last call left it.
+        Returns whether the entity is known and not deleted.
+        """
+        arguments = {
+            "p_entity_id": named(entity_id, "entity_id"),
+            "p_entity_type": known_type(entity_type),
+            "p_health_status": known_health(health_status),
+            "p_updated_by": text(updated_by),
+            "p_reason": text(reason),
+        }
+        return bool(self._call("record_entity_heartbeat", arguments))
+
+    def deregister(
+        self, entity_id: str, entity_type: str, *, deregistered_by: str = "api", reason: str | None = None
+    ) -> bool:
+        """Set the state `deleted`, with one line in the audit; the row and its history stay.
+
+        Returns whether the entity is known.
+        """
+        arguments = {
+            "p_entity_id": named(entity_id, "entity_id"),
+            "p_entity_type": known_type(entity_type),
+            "p_deregistered_by": text(deregistered_by),
+            "p_reason": text(reason),
+        }
+        return bool(self._call("deregister_entity", arguments))
 
     def record_activity(self, entity_id: str, entity_type: str, *, is_error: bool = False) -> bool:
         """Count one activity of the entity, now. Returns whether the entity is known; an unknown one is not made."""
         arguments = {
-            "p_entity_id": _named(entity_id, "entity_id"),
-            "p_entity_type": _known_type(entity_type),
+            "p_entity_id": named(entity_id, "entity_id"),
+            "p_entity_type": known_type(entity_type),
             "p_is_error": is_error,
         }
         return bool(self._call("record_entity_activity", arguments))
 
     def get(self, entity_id: str, entity_type: str) -> dict[str, Any] | None:
         """Return the entity's row of `unified_registry`, None when it is unknown; deleted ones are still there."""
-        query = EntityQuery(entity_id=entity_id, entity_type=_known_type(entity_type), limit=1)
+        query = EntityQuery(entity_id=entity_id, entity_type=known_type(entity_type), limit=1)
         found = self._store().find(query)
         return found[0] if found else None
 
@@ -165,7 +206,7 @@ class UnifiedRegistry:
             limit: at most this many rows, 1 to 10,000.
         """
         query = EntityQuery(
-            entity_type=_known_type(entity_type) if entity_type is not None else None,
+            entity_type=known_type(entity_type) if entity_type is not None else None,
             state=state,
             hide_deleted=state is None,
             tags=tuple(tags or ()),
@@ -208,12 +249,11 @@ class UnifiedRegistry:
     def _store(self) -> EntityStore:
         with self._opening:
             if self._opened is None or self._owner != os.getpid():  # not the parent's after a fork
-                self._opened, self._owner = _open(self._database_url), os.getpid()
+                self._opened, self._owner = _open(self._target or choose_target(self._database_url)), os.getpid()
             return self._opened
 
 
-def _open(database_url: str | None) -> EntityStore:
-    target = choose_target(database_url)
+def _open(target: Target | None) -> EntityStore:
     if target is None:
         message = (
             f"the registry has no database: set one of {', '.join(DATABASE_URL_SETTINGS)}, "
@@ -223,32 +263,3 @@ def _open(database_url: str | None) -> EntityStore:
     if isinstance(target, PostgresTarget):
         return PostgresEntities(target.url)
     return SupabaseEntities(SupabaseRpc(target.url, target.key))
-
-
-def _named(value: str, name: str) -> str:
-    if isinstance(value, str) and value.strip() and bounded(value, _MAX_ID) == value:  # pyright: ignore[reportUnnecessaryIsInstance]
-        return value
-    message = f"{name} must be a text of 1 to {_MAX_ID} characters without NUL, not {bounded(repr(value), 100)}"
-    raise InvalidEntityError(message)
-
-
-def _known_type(entity_type: str) -> str:
-    if entity_type in ENTITY_TYPES:
-        return entity_type
-    message = f"entity_type {entity_type!r} is unknown: use one of {', '.join(sorted(ENTITY_TYPES))}"
-    raise InvalidEntityError(message)
-
-
-def _known_health(health_status: str | None) -> str | None:
-    if health_status is None or health_status in HEALTH:
-        return health_status
-    message = f"health_status {health_status!r} is unknown: use one of {', '.join(sorted(HEALTH))}"
-    raise InvalidEntityError(message)
-
-
-def _text(value: str | None) -> str | None:
-    return None if value is None else bounded(value, _MAX_TEXT)
-
-
-def _texts(values: Sequence[str] | None) -> Sequence[str] | None:
-    return None if values is None else [bounded(value, _MAX_ID) for value in values]

@@ -9,7 +9,8 @@ from typing import Any, Final, cast
 from elf_automations.errors import ElfTelemetryError
 from elf_automations.model import AttributeValue
 from elf_automations.model.n8n_nodes import capabilities
-from elf_automations.registry.unified import HEALTH, UnifiedRegistry
+from elf_automations.registry.unified import UnifiedRegistry
+from elf_automations.registry.words import HEALTH
 
 __all__ = ["ENTITY_TYPE", "STATES", "N8NWorkflowRegistry"]
 

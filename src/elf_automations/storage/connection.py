@@ -20,7 +20,9 @@ _APPLICATION: Final = "elf-telemetry"
 _EXAMPLE: Final = "set ELF_DATABASE_URL=postgresql://user:password@host:5432/database"
 _REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist|"
-    r"database \".*\" does not exist|permission denied for database|certificate verify failed"
+    r"database \".*\" does not exist|permission denied for database|certificate verify failed|"
+    # pgbouncer's and Supavisor's words for the same.
+    r"no such user|no such database|Tenant or user not found"
 )
 
 

@@ -31,15 +31,20 @@ class MigrationReport:
     present: int
 
 
-def migrate(url: str, *, on_applied: Callable[[str], None] | None = None) -> MigrationReport:
+def migrate(
+    url: str, *, on_applied: Callable[[str], None] | None = None, on_warning: Callable[[str], None] | None = None
+) -> MigrationReport:
     """Apply what is due to the database at `url`; a second run does nothing, two runs at once are safe.
 
-    `on_applied` is called with the name of each migration after its commit. Raises MigrationError when a file
+    `on_applied` is called with the name of each migration after its commit, `on_warning` with what a migration
+    could not carry over and wants a person to know. Raises MigrationError when a file
     was changed after it was applied, when the database is newer than this package, or when a migration fails
     (nothing of that file is kept then); StorageUnavailableError when the database does not answer.
     """
     applied: list[str] = []
     with connect(url) as connection:
+        if on_warning:
+            connection.add_notice_handler(lambda notice: on_warning(notice.message_primary or ""))
         _apply(connection, url, "the ledger of migrations", sql_text("ledger.sql"))
         for migration in _due(url, _recorded(connection)):
             if _apply_once(connection, url, migration):

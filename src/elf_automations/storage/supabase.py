@@ -1,6 +1,8 @@
 """A Supabase project over HTTPS: PostgREST's calls and what their failures mean.
 
-Source of the mapping from SQLSTATE to HTTP status: PostgREST documentation, Errors.
+Source of the mapping from SQLSTATE to HTTP status: PostgREST documentation, Errors. Requests go uncompressed:
+PostgREST parses the body as it comes and knows no Content-Encoding (its sources, ApiRequest/Payload; gzip support was
+removed in pull request 1854), and the gateways before it compress answers only. Answers may come compressed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _RETRYABLE_STATUS: Final = frozenset({429, 502, 503, 504})
 _RETRYABLE_STATES: Final = frozenset({"40001", "40P01", "57014", "57P01", "57P02", "57P03"})
 _SCHEMA_MISSING: Final = frozenset({"PGRST202", "PGRST205", "42P01", "42883", "42703"})
 _NOT_ALLOWED: Final = frozenset({401, 403})
+_NO_GRANT: Final = "42501"
 _TOO_LARGE: Final = 413
 _JWT_PARTS: Final = 3
 
@@ -91,8 +94,13 @@ class SupabaseRpc:
         if code in _SCHEMA_MISSING:
             message = f"Supabase at {self._place} has no {path.removeprefix('rpc/')} ({said}); {SETUP_HINT}"
             raise SchemaMissingError(message)
-        if status in _NOT_ALLOWED:
-            mend = "check SUPABASE_SERVICE_KEY, SUPABASE_SECRET_KEY or SUPABASE_ANON_KEY and the grants of its role"
+        if code == _NO_GRANT:
+            mend = (
+                "the key is valid, the grants of its role do not reach this: use SUPABASE_SERVICE_KEY or "
+                f"SUPABASE_SECRET_KEY, or, if grants are missing, {SETUP_HINT}"
+            )
+        elif status in _NOT_ALLOWED:
+            mend = "check SUPABASE_SERVICE_KEY, SUPABASE_SECRET_KEY or SUPABASE_ANON_KEY: is it a key of this project?"
         elif status == _TOO_LARGE:
             mend = "make batches smaller"
         else:

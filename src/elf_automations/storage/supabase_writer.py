@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import orjson
 
-from elf_automations.errors import StorageRefusedError, StorageUnavailableError
+from elf_automations.errors import SchemaMissingError, StorageRefusedError, StorageUnavailableError
 from elf_automations.model import Communication, Entity
 from elf_automations.storage.activity import recounted
 from elf_automations.storage.columns import json_bytes
@@ -26,17 +27,17 @@ _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class SupabaseWriter:
-    """Writes batches by `ingest_communication_telemetry`; `open_rpc` makes the client, again after a fork.
+    """Writes batches by `ingest_communications`; `open_rpc` makes the client, again after a fork.
 
-    The answer says how many rows were stored, not which: of a batch that was there in part, activity is not
-    added to the registry. In-process retries repeat whole batches, so that case takes another producer.
+    Activity is added to the registry for the rows that were new; of a batch that was there in part, the answer names
+    them (`stored_ids`).
     """
 
     def __init__(self, open_rpc: Callable[[], SupabaseRpc]) -> None:
         self._open_rpc = open_rpc
         self._rpc: SupabaseRpc | None = None
         self._owner = 0
-        self._may_settle = True
+        self._may_settle = self._may_maintain = True
         self._owed: deque[Sequence[Entity]] = deque()
 
     def write(self, rows: Sequence[Communication], entities: Sequence[Entity], *, retry: bool) -> WriteResult:
@@ -50,25 +51,31 @@ class SupabaseWriter:
         stored = duplicate = 0
         for part in _parts(fragments):
             batch = [orjson.Fragment(encoded) for _, encoded in part]
-            answer: dict[str, Any] = self._client().call("ingest_communication_telemetry", {"p_batch": batch})
+            answer: dict[str, Any] = self._client().call("ingest_communications", {"p_batch": batch})
             refused = {int(row["index"]): str(row["reason"]) for row in answer["rejected"]}
             rejected += [RejectedRow(part[index][0], reason) for index, reason in sorted(refused.items())]
             stored += int(answer["stored"])
             duplicate += int(answer["duplicate"])
-            kept = [] if answer["duplicate"] else [row for at, (row, _) in enumerate(part) if at not in refused]
+            kept = _new_rows([row for row, _ in part], answer, refused)
             self._owed.append(entities if len(kept) == len(rows) else recounted(entities, kept))
         with suppress(StorageUnavailableError):
             unregistered += self._send_owed()
         return WriteResult(stored, duplicate, tuple(rejected), unregistered)
 
     def settle(self, since: datetime) -> None:
-        """Run `settle_communications`; a key that may not is asked once, `elf-telemetry maintain` does it then."""
-        if not self._may_settle:
-            return
+        """Run `settle_communications`, and all upkeep when nobody did it for ten minutes.
+
+        What a key may not do is asked once; `elf-telemetry maintain` does it then.
+        """
+        self._may_settle = self._may_settle and self._allowed("settle_communications", {"p_since": since})
+        self._may_maintain = self._may_maintain and self._allowed("maintain_telemetry_if_due", {})
+
+    def _allowed(self, function: str, arguments: Mapping[str, Any]) -> bool:
         try:
-            self._client().call("settle_communications", {"p_since": since})
-        except StorageRefusedError:
-            self._may_settle = False
+            self._client().call(function, arguments)
+        except (StorageRefusedError, SchemaMissingError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close the HTTP client; the next use makes a new one."""
@@ -92,6 +99,23 @@ class SupabaseWriter:
                     refused += (str(error),)
             self._owed.popleft()
         return refused
+
+
+def _new_rows(
+    part: Sequence[Communication], answer: Mapping[str, Any], refused: Container[int]
+) -> Sequence[Communication]:
+    """Return the rows of `part` that were stored now."""
+    named: Sequence[str] | None = answer.get("stored_ids")
+    if named is None:
+        # All of it was new, or a schema older than 0030 answers: then which rows were is not known.
+        return [] if answer["duplicate"] else [row for at, row in enumerate(part) if at not in refused]
+    left = Counter(map(UUID, named))
+    kept: list[Communication] = []
+    for row in part:
+        if left[row.id] > 0:  # the same row twice in one batch is new once
+            left[row.id] -= 1
+            kept.append(row)
+    return kept
 
 
 def _encoded(rows: Sequence[Communication]) -> tuple[list[_Encoded], list[RejectedRow]]:
