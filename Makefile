@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
+POSTGRES_15 := /usr/lib/postgresql/15/bin
 TOOLS := $(VENV)/tools/.ready
+MATRIX := mcp-2 mcp-1 fastmcp-3
+COLLECTOR := build/collector/otelcol-elf
+COLLECTOR_BUILDER := go.opentelemetry.io/collector/cmd/builder@v0.158.0
 SUPABASE_CLI := supabase@3.1.0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup demo test test-pooled check format constraints clean
+.PHONY: help setup demo test test-pooled test-matrix test-15 test-versions collector check format constraints clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Create .venv with the package, all extras and the tools of development
 
@@ -48,8 +52,47 @@ $(TOOLS): $(READY)
 test: $(READY) $(SYSTEM) $(TOOLS) ## Run the whole test suite against real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-pooled: $(READY) $(SYSTEM) ## Run the database tests again through pgbouncer in transaction mode
-	@ELF_TEST_POOLER=1 $(BIN)/python -m pytest tests/integration tests/property $(ARGS)
+test-pooled: $(READY) $(SYSTEM) ## Run what talks to a database again through pgbouncer in transaction mode
+	@ELF_TEST_POOLER=1 $(BIN)/python -m pytest -m front $(ARGS)
+
+# Debian's server and its pg_cron, for the tests alone: RUNLEVEL=1 keeps the package from starting a server of its own.
+test-15: $(READY) $(SYSTEM) $(TOOLS) ## Run what talks to a database again on PostgreSQL 15 with pg_cron
+	@{ test -x $(POSTGRES_15)/initdb && test -f $(POSTGRES_15)/../lib/pg_cron.so; } \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing PostgreSQL 15 …" && apt-get update -qq \
+	    && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      postgresql-15 postgresql-15-cron >/dev/null; } \
+	  || { echo "the tests need PostgreSQL 15: apt-get install postgresql-15 postgresql-15-cron (Debian 12)," \
+	    "or name the bin folder of one: make test-versions POSTGRES=/path/to/bin"; exit 1; }
+	@$(MAKE) --no-print-directory test-versions POSTGRES=$(POSTGRES_15)
+
+test-versions: $(READY) $(SYSTEM) $(TOOLS) ## Run the same on other servers: POSTGRES="/path/of/16/bin /path/of/17/bin"
+	@test -n "$(POSTGRES)" || { echo 'which servers? make test-versions POSTGRES="/path/to/bin …"'; exit 1; }
+	@for programs in $(POSTGRES); do \
+	  echo "on $$programs"; ELF_TEST_POSTGRES=$$programs $(BIN)/python -m pytest -m database $(ARGS) || exit 1; done
+
+# One environment for each line of the MCP SDK and of FastMCP, pinned by tests/matrix/NAME.txt.
+$(VENV)/matrix/%/.ready: pyproject.toml tests/matrix/%.txt
+	@echo "installing into $(VENV)/matrix/$* …"
+	@test -x $(VENV)/matrix/$*/bin/python || $(PYTHON) -m venv $(VENV)/matrix/$*
+	@$(VENV)/matrix/$*/bin/python -m pip install --quiet --upgrade -c tests/matrix/$*.txt pip
+	@$(VENV)/matrix/$*/bin/python -m pip install --quiet -c tests/matrix/$*.txt -e . --group matrix-$*
+	@touch $@
+
+.PRECIOUS: $(VENV)/matrix/%/.ready
+
+test-matrix: $(MATRIX:%=$(VENV)/matrix/%/.ready) ## Run the MCP tests on each line of the SDK and of FastMCP
+	@for line in $(MATRIX); do echo "== $$line"; \
+	  $(VENV)/matrix/$$line/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider tests/matrix $(ARGS) \
+	  || exit 1; done
+
+collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of collector-config/builder.yaml with Go, some minutes the first time
+
+$(COLLECTOR): collector-config/builder.yaml
+	@command -v go >/dev/null || { echo "the Collector is built with Go: install it from https://go.dev/dl"; exit 1; }
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) go install $(COLLECTOR_BUILDER)
+	@CGO_ENABLED=0 GOFLAGS=-mod=mod $(@D)/builder --config $< > $(@D)/build.log 2>&1 || { tail -20 $(@D)/build.log; exit 1; }
+	@echo "$@ is ready: $@ --config collector-config/agent.yaml"
 
 check: $(READY) ## Lint, types, layers and SQL
 	$(BIN)/ruff check .

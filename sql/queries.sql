@@ -1,17 +1,96 @@
 -- Queries of the command line and the page. A block begins with its name; %(name)s is a parameter, a doubled %% a percent.
 
 -- name: communication_matrix
--- Who called whom since an interval ago (the guide's communication matrix over counted rows).
+-- Who called whom since an interval ago (the guide's communication matrix over counted rows), from rollups: from the whole
+-- minute it began in, beyond 2 hours the whole hour, beyond 2 days the whole UTC day. Errors are error or timeout.
+with part as (
+    select
+        pair.source_id,
+        pair.target_id,
+        pair.protocol,
+        rolled.calls,
+        rolled.errors,
+        rolled.timed,
+        rolled.duration_ns
+    from (
+        select
+            kept.pair_id,
+            sum(kept.calls) as calls,
+            sum(kept.errors) as errors,
+            sum(kept.timed) as timed,
+            sum(kept.duration_ns) as duration_ns
+        from (
+            select
+                pair_id,
+                calls,
+                errors,
+                timed,
+                duration_ns
+            from telemetry_pair_minutes
+            where
+                %(since)s::interval <= interval '2 hours'
+                and minute > now() - %(since)s::interval - interval '1 minute'
+            union all
+            select
+                pair_id,
+                calls,
+                errors,
+                timed,
+                duration_ns
+            from telemetry_pair_hours
+            where
+                %(since)s::interval > interval '2 hours' and %(since)s::interval <= interval '2 days'
+                and hour > now() - %(since)s::interval - interval '1 hour'
+            union all
+            select
+                pair_id,
+                calls,
+                errors,
+                timed,
+                duration_ns
+            from telemetry_pair_days
+            where
+                %(since)s::interval > interval '2 days'
+                and day >= ((now() - %(since)s::interval) at time zone 'UTC')::date
+        ) as kept
+        group by kept.pair_id
+    ) as rolled
+    inner join telemetry_pairs as pair on rolled.pair_id = pair.pair_id
+    union all
+    select
+        source_id,
+        target_id,
+        protocol,
+        calls,
+        errors,
+        timed,
+        duration_ns
+    from telemetry_rollup_pending
+    where
+        minute >= (
+            select
+                date_trunc(
+                    case
+                        when %(since)s::interval <= interval '2 hours' then 'minute'
+                        when %(since)s::interval <= interval '2 days' then 'hour'
+                        else 'day'
+                    end,
+                    now() - %(since)s::interval,
+                    'UTC'
+                )
+        )
+)
+
 select
     source_id,
     target_id,
     protocol,
-    count(*) as calls,
-    avg(duration_ms) as avg_ms,
-    count(*) filter (where status = 'error') as errors
-from communication_telemetry
-where counted and timestamp > now() - %(since)s::interval
+    sum(calls)::bigint as calls,
+    (sum(duration_ns) / nullif(sum(timed), 0) / 1000000)::double precision as avg_ms,
+    sum(errors)::bigint as errors
+from part
 group by source_id, target_id, protocol
+having sum(calls) > 0
 order by calls desc, source_id asc, target_id asc, protocol asc;
 
 -- name: entity_health
@@ -109,39 +188,133 @@ select *
 from check_registration_gaps();
 
 -- name: request_volume
--- Key metric 1: calls per minute by protocol, since an interval ago.
+-- Key metric 1: calls per minute by protocol, from the whole minute an interval ago began in.
 select
-    date_trunc('minute', timestamp) as minute,
-    protocol,
-    count(*) as calls
-from communication_telemetry
-where counted and timestamp > now() - %(since)s::interval
-group by minute, protocol
-order by minute, protocol;
+    part.minute,
+    part.protocol,
+    sum(part.calls)::bigint as calls
+from (
+    select
+        minute,
+        protocol,
+        calls
+    from telemetry_minutes
+    where minute > now() - %(since)s::interval - interval '1 minute'
+    union all
+    select
+        minute,
+        protocol,
+        calls
+    from telemetry_rollup_pending
+    where minute > now() - %(since)s::interval - interval '1 minute'
+) as part
+group by part.minute, part.protocol
+having sum(part.calls) > 0
+order by part.minute, part.protocol;
 
 -- name: error_rates
--- Key metric 2: share of failed calls by protocol in percent, since an interval ago.
+-- Key metric 2: share of failed calls by protocol in percent, from the whole minute an interval ago began in.
 select
-    protocol,
-    count(*) as calls,
-    count(*) filter (where status in ('error', 'timeout')) as errors,
-    (100.0 * count(*) filter (where status in ('error', 'timeout')) / count(*))::double precision as error_rate
-from communication_telemetry
-where counted and timestamp > now() - %(since)s::interval
-group by protocol
-order by protocol;
+    part.protocol,
+    sum(part.calls)::bigint as calls,
+    sum(part.errors)::bigint as errors,
+    (100.0 * sum(part.errors) / sum(part.calls))::double precision as error_rate
+from (
+    select
+        protocol,
+        calls,
+        errors
+    from telemetry_minutes
+    where minute > now() - %(since)s::interval - interval '1 minute'
+    union all
+    select
+        protocol,
+        calls,
+        errors
+    from telemetry_rollup_pending
+    where minute > now() - %(since)s::interval - interval '1 minute'
+) as part
+group by part.protocol
+having sum(part.calls) > 0
+order by part.protocol;
 
 -- name: latency
--- Key metric 3: nearest-rank percentiles by protocol in ms, since an interval ago.
+-- Key metric 3: percentiles by protocol in ms, from the whole minute an interval ago began in; within 9 %% of the nearest
+-- rank, null where no duration is known.
+with histogram as (
+    select
+        part.protocol,
+        part.bucket,
+        sum(part.calls) as calls,
+        min(part.shortest_ms) as shortest_ms,
+        max(part.longest_ms) as longest_ms
+    from (
+        select
+            protocol,
+            bucket,
+            calls,
+            shortest_ms,
+            longest_ms
+        from telemetry_minute_latency
+        where minute > now() - %(since)s::interval - interval '1 minute'
+        union all
+        -- The bucket as in telemetry_minute_latency.
+        select
+            pending.protocol,
+            floor(4 / ln(2.0::double precision) * ln(greatest(single.ms, 1e-6)))::smallint as bucket,
+            pending.sign as calls,
+            single.ms as shortest_ms,
+            single.ms as longest_ms
+        from telemetry_rollup_pending as pending
+        cross join lateral unnest(pending.durations_ms) as single (ms)
+        where pending.minute > now() - %(since)s::interval - interval '1 minute'
+        union all
+        -- Calls without a duration: the protocol appears, without percentiles.
+        select
+            protocol,
+            null as bucket,
+            calls - timed as calls,
+            null as shortest_ms,
+            null as longest_ms
+        from telemetry_minutes
+        where minute > now() - %(since)s::interval - interval '1 minute'
+        union all
+        select
+            protocol,
+            null as bucket,
+            calls - timed as calls,
+            null as shortest_ms,
+            null as longest_ms
+        from telemetry_rollup_pending
+        where minute > now() - %(since)s::interval - interval '1 minute'
+    ) as part
+    group by part.protocol, part.bucket
+    having sum(part.calls) > 0
+),
+
+ranked as (
+    select
+        histogram.protocol,
+        -- Of all values between two, the harmonic mean is never wrong by more than their distance allows.
+        case
+            when histogram.shortest_ms = histogram.longest_ms then histogram.shortest_ms
+            else histogram.shortest_ms * (2 / (1 + histogram.shortest_ms / histogram.longest_ms))
+        end as ms,
+        sum(histogram.calls) filter (where histogram.bucket is not null)
+            over (partition by histogram.protocol order by histogram.bucket) as upto,
+        sum(histogram.calls) filter (where histogram.bucket is not null)
+            over (partition by histogram.protocol) as total
+    from histogram
+)
+
 select
-    protocol,
-    percentile_disc(0.50) within group (order by duration_ms) as p50_ms,
-    percentile_disc(0.95) within group (order by duration_ms) as p95_ms,
-    percentile_disc(0.99) within group (order by duration_ms) as p99_ms
-from communication_telemetry
-where counted and timestamp > now() - %(since)s::interval
-group by protocol
-order by protocol;
+    ranked.protocol,
+    min(ranked.ms) filter (where ranked.upto >= ceil(0.50 * ranked.total)) as p50_ms,
+    min(ranked.ms) filter (where ranked.upto >= ceil(0.95 * ranked.total)) as p95_ms,
+    min(ranked.ms) filter (where ranked.upto >= ceil(0.99 * ranked.total)) as p99_ms
+from ranked
+group by ranked.protocol
+order by ranked.protocol;
 
 -- name: entity_health_share
 -- Key metric 4: share of healthy entities in percent, null while there are none.
@@ -155,16 +328,7 @@ where current_state <> 'deleted';
 -- name: top_pairs
 -- The busiest pairs with what they cost, from the whole hour an interval ago began in, or the whole UTC day when it is
 -- longer than two days.
-with span as materialized (
-    select
-        %(since)s::interval <= interval '2 days' as is_short,
-        case
-            when %(since)s::interval <= interval '2 days' then date_trunc('hour', now() - %(since)s::interval, 'UTC')
-            else date_trunc('day', now() - %(since)s::interval, 'UTC')
-        end as since
-),
-
-part as (
+with part as (
     select
         pair.source_id,
         pair.target_id,
@@ -177,26 +341,41 @@ part as (
         rolled.cost
     from (
         select
-            pair_id,
-            calls,
-            errors,
-            timed,
-            duration_ns,
-            tokens,
-            cost
-        from telemetry_pair_hours
-        where (select span.is_short from span) and hour >= (select span.since from span)
-        union all
-        select
-            pair_id,
-            calls,
-            errors,
-            timed,
-            duration_ns,
-            tokens,
-            cost
-        from telemetry_pair_days
-        where not (select span.is_short from span) and day >= (select (span.since at time zone 'UTC')::date from span)
+            kept.pair_id,
+            sum(kept.calls) as calls,
+            sum(kept.errors) as errors,
+            sum(kept.timed) as timed,
+            sum(kept.duration_ns) as duration_ns,
+            sum(kept.tokens) as tokens,
+            sum(kept.cost) as cost
+        from (
+            select
+                pair_id,
+                calls,
+                errors,
+                timed,
+                duration_ns,
+                tokens,
+                cost
+            from telemetry_pair_hours
+            where
+                %(since)s::interval <= interval '2 days'
+                and hour > now() - %(since)s::interval - interval '1 hour'
+            union all
+            select
+                pair_id,
+                calls,
+                errors,
+                timed,
+                duration_ns,
+                tokens,
+                cost
+            from telemetry_pair_days
+            where
+                %(since)s::interval > interval '2 days'
+                and day >= ((now() - %(since)s::interval) at time zone 'UTC')::date
+        ) as kept
+        group by kept.pair_id
     ) as rolled
     inner join telemetry_pairs as pair on rolled.pair_id = pair.pair_id
     union all
@@ -211,7 +390,15 @@ part as (
         tokens,
         cost
     from telemetry_rollup_pending
-    where minute >= (select span.since from span)
+    where
+        minute >= (
+            select
+                date_trunc(
+                    case when %(since)s::interval <= interval '2 days' then 'hour' else 'day' end,
+                    now() - %(since)s::interval,
+                    'UTC'
+                )
+        )
 )
 
 select

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import httpx
 import uvicorn
 from a2a.client import Client, ClientConfig, create_client
 from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_message
@@ -17,7 +18,12 @@ from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandlerV2, GrpcHandler, LegacyRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
-from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
+from a2a.server.tasks import (
+    BasePushNotificationSender,
+    InMemoryPushNotificationConfigStore,
+    InMemoryTaskStore,
+    TaskUpdater,
+)
 from a2a.types.a2a_pb2 import (
     AgentCapabilities,
     AgentCard,
@@ -37,7 +43,10 @@ Act = Callable[[RequestContext, TaskUpdater, EventQueue], Awaitable[None]]
 
 
 async def obey(request: RequestContext, task: TaskUpdater, events: EventQueue) -> None:
-    """Do what the text says: complete, fail, reject, authenticate, ask, raise, hang or cancel."""
+    """Do what the text says: complete, fail, reject, authenticate, ask, raise, hang or cancel.
+
+    The executor itself does `greet` (a message, no task), `explode` (raises before any event) and `sample`.
+    """
     order = request.get_user_input()
     said = task.new_agent_message([Part(text=f"I {order}")])
     match order:
@@ -66,8 +75,13 @@ class Executor(AgentExecutor):
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         assert context.message is not None
+        if context.get_user_input() == "explode":
+            raise RuntimeError("boom")
         if context.get_user_input() == "greet":
             await event_queue.enqueue_event(new_text_message("hello"))
+            return
+        if context.get_user_input() == "sample":
+            await _as_the_sdks_sample(TaskUpdater(event_queue, context.task_id or "", context.context_id or ""))
             return
         task = context.current_task or new_task_from_user_message(context.message)
         await event_queue.enqueue_event(task)
@@ -77,6 +91,13 @@ class Executor(AgentExecutor):
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         await TaskUpdater(event_queue, context.task_id or "", context.context_id or "").cancel()
+
+
+async def _as_the_sdks_sample(task: TaskUpdater) -> None:
+    """Work as the SDK's hello-world sample does, which announces no task before its first update."""
+    await task.start_work(message=task.new_agent_message([Part(text="Processing your question...")]))
+    await task.add_artifact([Part(text="Hello World!")], name="response", last_chunk=True)
+    await task.complete()
 
 
 @dataclass(frozen=True)
@@ -96,8 +117,20 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(name: str, act: Act = obey, *, legacy: bool = False) -> AsyncIterator[Agent]:
-    """Serve an agent over all three bindings until the block ends."""
+async def agent(
+    name: str,
+    act: Act = obey,
+    *,
+    legacy: bool = False,
+    push: httpx.AsyncClient | None = None,
+    within: Callable[[Any], Any] = lambda app: app,
+    compat: bool = False,
+) -> AsyncIterator[Agent]:
+    """Serve an agent over all three bindings until the block ends.
+
+    `push` is the HTTP client its push notifications leave by; `within` puts the app into a middleware; `compat` also
+    speaks protocol 0.3.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -112,22 +145,30 @@ async def agent(name: str, act: Act = obey, *, legacy: bool = False) -> AsyncIte
             AgentInterface(url=place, protocol_binding=binding, protocol_version="1.0")
             for binding, place in places.items()
         ],
-        capabilities=AgentCapabilities(streaming=True, push_notifications=False, extended_agent_card=True),
+        capabilities=AgentCapabilities(streaming=True, push_notifications=push is not None, extended_agent_card=True),
         default_input_modes=["text/plain"],
         default_output_modes=["text/plain"],
         skills=[AgentSkill(id="proposals", name="Proposals", description="Writes proposals", tags=["sales"])],
     )
     made: Any = LegacyRequestHandler if legacy else DefaultRequestHandlerV2
-    handler = made(Executor(act), InMemoryTaskStore(), card, extended_agent_card=card)
+    configs = InMemoryPushNotificationConfigStore() if push else None
+    handler = made(
+        Executor(act),
+        InMemoryTaskStore(),
+        card,
+        extended_agent_card=card,
+        push_config_store=configs,
+        push_sender=BasePushNotificationSender(push, configs) if push and configs else None,
+    )
     routes = [
         *create_agent_card_routes(card),
-        *create_jsonrpc_routes(handler, "/rpc"),
-        *create_rest_routes(handler, path_prefix="/rest"),
+        *create_jsonrpc_routes(handler, "/rpc", enable_v0_3_compat=compat),
+        *create_rest_routes(handler, path_prefix="/rest", enable_v0_3_compat=compat),
     ]
     add_A2AServiceServicer_to_server(GrpcHandler(handler), grpc_server)
     await grpc_server.start()
     app = Starlette(routes=routes)
-    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none")
+    config = uvicorn.Config(within(app), log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     async with asyncio.timeout(10):

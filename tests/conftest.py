@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,15 +15,37 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from elf_automations.storage.embedded import EmbeddedPostgres
+import private_postgres
 from elf_automations.storage.migrate import migrate
 from pooler import Pooler, pooled
 from supabase_roles import Project, emptied, migrated_project
 
+# gRPC's handlers of a fork run in the child before it becomes another program, and close what that one was given: tests
+# start servers while its threads are alive.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 _FOREIGN = re.compile(r"^(ELF_|SUPABASE_|OTEL_|PG[A-Z])|^DATABASE_URL$")
 _SERVER = os.environ.get("ELF_TEST_DSN")
 _POOLED = os.environ.get("ELF_TEST_POOLER") == "1"
-_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+
+# Needs a server with pg_cron; `make test-15` brings one, and everywhere else a stand-in is tested.
+collect_ignore = [] if private_postgres.HAS_CRON else ["integration/test_pg_cron.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "database: talks to the session's PostgreSQL; given by the fixtures a test asks for"
+    )
+    config.addinivalue_line("markers", "front: reaches it directly or through the pooler, as ELF_TEST_POOLER says")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark by fixture, so that no new test has to remember to be run on every version and through the pooler."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "postgres_url" in fixtures:
+        item.add_marker("database")
+    if "_front" in fixtures:
+        item.add_marker("front")
 
 
 @pytest.fixture(scope="session")
@@ -43,17 +62,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """Administrator URL of the session's server: $ELF_TEST_DSN, else an embedded one that is stopped at the end."""
+    """Administrator URL of the session's server: $ELF_TEST_DSN, else a private one that is stopped at the end."""
     if _SERVER:
         yield _SERVER
         return
-    folder = Path(tempfile.mkdtemp(prefix="elf-postgres-"))
-    server = EmbeddedPostgres(folder, settings=_FAST)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with private_postgres.running() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +115,12 @@ def database_url(postgres_url: str, _template: str, _front: Callable[[str], str]
     """URL of a fresh database with the schema in place."""
     with _database(postgres_url, _template) as url:
         yield _front(url)
+
+
+@pytest.fixture
+def direct_url(postgres_url: str, database_url: str) -> str:
+    """The same database without a pooler between, which notifications and the setting of a role need."""
+    return _with_database(postgres_url, str(conninfo_to_dict(database_url)["dbname"]))
 
 
 @pytest.fixture(scope="module")

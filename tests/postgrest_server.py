@@ -11,7 +11,7 @@ the gateway also turns away unknown keys, sb_ keys sent as Bearer tokens, and se
     with serving(database_url) as api:
         httpx.post(f"{api.url}/rest/v1/rpc/register_entity", headers={"apikey": api.key}, json={...})
 
-`supabase_project` makes a database with a project's roles, and the keys for them.
+`supabase_roles` makes a database with a project's roles, and the keys for them.
 
 `api.answer_next(503)` makes the next request fail as a gateway would; `api.requests` holds what was asked.
 """

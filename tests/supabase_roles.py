@@ -7,6 +7,8 @@ stay. What they are granted on new tables and functions belongs to one database 
         migrate(owner)
         with acting(administrator, "authenticated", sub="u1") as connection: ...
 
+    with migrated_project(postgres_url, "all") as made, serving(made.url, keys=KEYS) as api: ...
+
 The fixture `hosted` is such a database, migrated and without rows, once with either state.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +26,28 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from asking import asked, rows, value
 from elf_automations.storage.migrate import migrate
+
+__all__ = [
+    "CLIENT_ROLES",
+    "JWT_OF",
+    "KEYS",
+    "PUBLISHABLE",
+    "SECRET",
+    "Grants",
+    "Project",
+    "acting",
+    "asked",
+    "default_grants",
+    "emptied",
+    "ensure_roles",
+    "login_role",
+    "migrated_project",
+    "project",
+    "rows",
+    "value",
+]
 
 Grants: TypeAlias = Literal["all", "nothing"]
 """What new objects in `public` give the three roles: `all` in projects until 2026-10-30, `nothing` since."""
@@ -35,6 +59,14 @@ where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not re
 """
 
 CLIENT_ROLES: Final = ("anon", "authenticated", "service_role")
+
+JWT_OF: Final = {
+    role: f"eyJhbGciOiJIUzI1NiJ9.{b64encode(role.encode()).decode()}.c2lnbmF0dXJl" for role in CLIENT_ROLES
+}
+PUBLISHABLE: Final = "sb_publishable_0123456789"
+SECRET: Final = "sb_secret_0123456789"
+KEYS: Final = {PUBLISHABLE: "anon", SECRET: "service_role"} | {JWT_OF[role]: role for role in CLIENT_ROLES}
+"""API keys of both kinds, each with the role it acts in, as `postgrest_server.serving` takes them."""
 
 # As the image of Supabase makes them; NOINHERIT, so that authenticator has no rights before SET ROLE.
 _ROLES: Final = """
@@ -153,20 +185,3 @@ def login_role(hosted: Project, *grants: str) -> Iterator[str]:
         finally:
             server.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
             server.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
-
-
-def rows(connection: psycopg.Connection[Any], query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """Return what `query` answers."""
-    return connection.execute(query.encode(), parameters or None).fetchall()
-
-
-def value(connection: psycopg.Connection[Any], query: str, *parameters: object) -> Any:
-    """Return the one value `query` answers."""
-    [[answer]] = rows(connection, query, *parameters)
-    return answer
-
-
-def asked(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """Return what `query` answers on a connection of its own."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        return rows(connection, query, *parameters)

@@ -10,6 +10,7 @@ from opentelemetry.util._once import Once
 
 from elf_automations import pipeline
 from elf_automations.instrumentation.identity import set_process_entity
+from elf_exporters import exporter
 
 
 @contextmanager
@@ -17,6 +18,8 @@ def fresh_pipeline() -> Iterator[None]:
     """Start without provider and pipeline; afterwards shut down what was set up, and forget it."""
     before = trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE
     state = dict(pipeline._state)
+    announced = exporter._announced.is_set()
+    exporter._announced.clear()
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
     pipeline._state.clear()
     try:
@@ -34,4 +37,6 @@ def fresh_pipeline() -> Iterator[None]:
         set_process_entity(None)
         pipeline._state.clear()
         pipeline._state.update(state)
+        if announced:
+            exporter._announced.set()
         trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = before

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from elf_automations.errors import ElfTelemetryError, SchemaMissingError, StorageUnavailableError
 from elf_automations.storage.contract import Writer, WriteResult
+from elf_automations.storage.settling import Settling
 from elf_exporters.backoff import Backoff
 from elf_exporters.books import INTERNAL, MAPPING, REFUSED
-from elf_exporters.mapping import MappedBatch, SpanMapping
+from elf_exporters.mapping import MappedSpans, SpanMapping
 from elf_exporters.notices import Notices, say_once
 from elf_exporters.outbox import Outbox
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
-
-_SETTLE_EVERY_SECONDS: Final = 10.0
-_SETTLE_BEFORE: Final = timedelta(minutes=15)
-_SETTLE_AT_MOST: Final = timedelta(days=1)
 
 
 class Worker:
@@ -46,8 +41,7 @@ class Worker:
         self._mapping = mapping
         self._thread: threading.Thread | None = None
         self._starting = threading.RLock()
-        self._unsettled_since: datetime | None = None
-        self._settled_at = time.monotonic()
+        self._settling = Settling()
 
     def ensure_running(self) -> bool:
         """Start the thread unless it runs; return False when the interpreter no longer starts threads."""
@@ -66,7 +60,7 @@ class Worker:
     @property
     def unsettled(self) -> bool:
         """Whether rows were stored since the last settling."""
-        return self._unsettled_since is not None
+        return self._settling.pending
 
     @property
     def is_current_thread(self) -> bool:
@@ -91,14 +85,14 @@ class Worker:
                 say_once(logging.DEBUG, "the connection did not close: %s", fault)
 
     def _step(self) -> None:
-        spans = self._outbox.take(self._linger_seconds, self._seconds_to_settling())
+        spans = self._outbox.take(self._linger_seconds, self._settling.seconds_left)
         if spans:
             self._deliver(spans)
             self._lost(INTERNAL, self._outbox.finish_batch(INTERNAL), None)
         flushes = self._outbox.flushes_due()
-        if flushes or self._seconds_to_settling() == 0:
+        if flushes or self._settling.due:
             try:
-                self._settle()
+                self._settle(wait=flushes > 0)
             finally:
                 self._outbox.flushed(flushes)
 
@@ -127,7 +121,7 @@ class Worker:
                 self._written(mapped, result, attempt)
                 return
 
-    def _written(self, mapped: MappedBatch, result: WriteResult, attempts_failed: int) -> None:
+    def _written(self, mapped: MappedSpans, result: WriteResult, attempts_failed: int) -> None:
         self._outbox.account(stored=result.stored, duplicate=result.duplicate, rejected=len(result.rejected))
         if attempts_failed:
             self._notices.forget("waits")
@@ -141,27 +135,14 @@ class Worker:
             self._notices.say(
                 "entities", logging.ERROR, "registry entries were refused: %s", result.rejected_entities[0]
             )
-        earliest = min(row.timestamp for row in mapped.rows)
-        if self._unsettled_since is None or earliest < self._unsettled_since:
-            self._unsettled_since = earliest
+        self._settling.note(mapped.rows)
 
-    def _seconds_to_settling(self) -> float | None:
-        if self._unsettled_since is None:
-            return None
-        return max(0.0, self._settled_at + _SETTLE_EVERY_SECONDS - time.monotonic())
-
-    def _settle(self) -> None:
-        """Settle the recent window; failing costs nothing now, the next pass or `maintain` covers the same rows."""
-        now = datetime.now(UTC)
-        # A row dated far back (a wrong clock) must not make every pass read the whole history.
-        since = max((self._unsettled_since or now) - _SETTLE_BEFORE, now - _SETTLE_AT_MOST)
-        self._settled_at = time.monotonic()
+    def _settle(self, *, wait: bool) -> None:
+        """Settle what came, for a flush all of it; failing costs nothing now, the next pass covers the same rows."""
         try:
-            self._writer.settle(since)
+            self._settling.run(self._writer, wait=wait)
         except ElfTelemetryError as error:
             say_once(logging.DEBUG, "rows were not settled now: %s", error)
-        else:
-            self._unsettled_since = None
 
     def _waits(self, error: StorageUnavailableError) -> None:
         queued = self._outbox.books().queued

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from elf_automations.instrumentation.mcp import MCPInstrumentor
     from elf_automations.pipeline import Telemetry, configure
     from elf_automations.registry import AsyncUnifiedRegistry, HealthReporter, UnifiedRegistry, lifecycle
+    from elf_automations.shared.a2a.serving import serve_team
 
 __all__ = [
     "A2AInstrumentor",
@@ -31,6 +32,7 @@ __all__ = [
     "acting_as",
     "configure",
     "lifecycle",
+    "serve_team",
 ]
 
 __version__ = _version("elf-automations")
@@ -45,6 +47,7 @@ _LAZY = {
     "UnifiedRegistry": "elf_automations.registry",
     "configure": "elf_automations.pipeline",
     "lifecycle": "elf_automations.registry",
+    "serve_team": "elf_automations.shared.a2a",
 }
 
 

@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     entity_parent: str | None = None
     entity_endpoint: str | None = None
     a2a_endpoints: str | None = Field(None, description="team=url pairs, comma separated")
+    sink_token: str | None = Field(None, repr=False, description="the bearer token clients of the sink must send")
+    sink_max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="largest request the sink takes, inflated")
     n8n_executions: Literal["otlp", "events", "api"] = Field("otlp", description="the one source of n8n execution rows")
 
     @field_validator("entity_capabilities", mode="before")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -212,3 +214,13 @@ async def test_a_team_that_asks_another_is_the_source_of_what_it_asks():
         ("sales-team", "finance-team"),
     ]
     assert len({row.trace_id for row in spans.settled().rows}) == 1
+
+
+def test_without_the_sdk_or_with_an_old_one_the_missing_extra_is_named_in_one_line():
+    for missing in ("a2a", "a2a.types"):
+        program = f"import sys; sys.modules[{missing!r}] = None; import elf_automations.shared.a2a.client"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+        assert done.stderr.splitlines()[-1] == (
+            "ModuleNotFoundError: elf_automations.shared.a2a needs the A2A SDK, 1.3 or newer: "
+            "pip install 'elf-automations[a2a]'"
+        )

@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 from a2a.client.base_client import BaseClient
+from a2a.client.transports.grpc import GrpcTransport
+from a2a.client.transports.jsonrpc import JsonRpcTransport
+from a2a.client.transports.rest import RestTransport
+from a2a.server.events.event_queue_v2 import EventQueueSource
 from a2a.server.request_handlers import DefaultRequestHandlerV2, LegacyRequestHandler
+from a2a.server.routes import jsonrpc_dispatcher
+from a2a.server.tasks import BasePushNotificationSender
 from a2a.types.a2a_pb2 import (
     GetTaskRequest,
 )
+from a2a.utils import error_handlers
 from a2a.utils import telemetry as sdk_telemetry
 from opentelemetry import trace
 
 from a2a_agents import agent, events_of
 from elf_automations.instrumentation.a2a import A2AInstrumentor
-from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SERVER_METHODS
+from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SERVER_METHODS, TRANSPORT_METHODS
 from tracing import Spans, instrumented
 
 pytestmark = pytest.mark.anyio
@@ -39,17 +46,65 @@ for load in (point.load, lambda: __import__("elf_automations.shared.a2a.client")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     skipped, said = done.stdout.splitlines()
     assert "a2a" in skipped
-    assert said == "elf_automations.shared.a2a needs the A2A SDK: pip install 'elf-automations[a2a]'"
+    assert said == "elf_automations.shared.a2a needs the A2A SDK, 1.3 or newer: pip install 'elf-automations[a2a]'"
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "check skipped"])
+def test_an_sdk_before_1_is_refused_in_one_line_and_left_alone(monkeypatch, caplog, checked):
+    import importlib.metadata
+
+    from elf_automations.instrumentation.a2a import instrumentor as module
+
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        return "0.3.26" if name == "a2a-sdk" else installed(name)
+
+    monkeypatch.setattr(module, "version", version)
+    monkeypatch.setattr("opentelemetry.instrumentation.dependencies.version", version)
+    before = patched_objects()
+    with caplog.at_level(logging.WARNING):
+        A2AInstrumentor().instrument(skip_dep_check=not checked)
+    (record,) = caplog.records
+    assert "0.3.26" in record.message
+    assert ">= 1.3, < 2" in record.message
+    assert patched_objects() == before
+    if A2AInstrumentor().is_instrumented_by_opentelemetry:
+        A2AInstrumentor().uninstrument()
+
+
+def test_before_1_nothing_of_the_sdks_newer_modules_is_needed_to_say_so():
+    """Releases before 1.0 have neither protobuf types nor these handlers: loading the entry point must not ask."""
+    script = """
+import sys
+for name in ("a2a.types.a2a_pb2", "a2a.server.request_handlers", "a2a.client.base_client"):
+    sys.modules[name] = None
+from importlib.metadata import entry_points
+(point,) = entry_points(group="opentelemetry_instrumentor", name="elf-a2a")
+print(*point.load()().instrumentation_dependencies())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "a2a-sdk >= 1.3, < 2"
 
 
 def patched_objects() -> dict[str, Any]:
     owners: list[tuple[Any, Any]] = [
+        (BasePushNotificationSender, ["_dispatch_notification"]),
         (BaseClient, CLIENT_METHODS),
+        (JsonRpcTransport, TRANSPORT_METHODS),
+        (RestTransport, TRANSPORT_METHODS),
+        (GrpcTransport, TRANSPORT_METHODS),
+        (EventQueueSource, ["enqueue_event", "dequeue_event"]),
         (DefaultRequestHandlerV2, SERVER_METHODS),
         (LegacyRequestHandler, SERVER_METHODS),
     ]
     found = {f"{owner.__name__}.{name}": vars(owner)[name] for owner, names in owners for name in names}
-    return {**found, "trace": sdk_telemetry.trace}
+    functions = {
+        "trace": sdk_telemetry.trace,
+        "build_error_response": jsonrpc_dispatcher.build_error_response,
+        "_create_error_response": error_handlers._create_error_response,
+    }
+    return {**found, **functions}
 
 
 def test_uninstrumenting_puts_every_object_back():

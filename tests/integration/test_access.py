@@ -23,6 +23,7 @@ _WRITES = {
     "record_telemetry": "select record_telemetry('mcp', 'a', 'team', 'b', 'mcp', 'tool_call', 'success')",
     "register_entity": "select register_entity('somebody', 'team', 'Somebody', 'factory')",
     "settle_communications": "select settle_communications()",
+    "settle_communications_if_due": "select settle_communications_if_due()",
     "update_entity_state": "select update_entity_state('nobody', 'team', 'active')",
 }
 
@@ -175,3 +176,31 @@ def test_without_supabase_roles_grants_alone_decide(database_url: str) -> None:
         readers = value(connection, policies)
         roles = value(connection, "select count(*) from pg_roles where rolname = 'authenticated'")
     assert readers in ({"{public}"} if not roles else {"{public}", "{authenticated}"})
+
+
+def test_gaps_of_the_factories_tables_are_told_to_whom_they_may_be(hosted: Project) -> None:
+    """The tables are the application's own: who may not read them learns nothing of them, nor by a policy's back."""
+    gaps = "select gap_type, entity_identifier, details ->> 'reason' from check_registration_gaps()"
+    unreadable = ("unreadable_table", "teams", "authenticated may not read it")
+    with psycopg.connect(hosted.owner, autocommit=True) as owner:
+        owner.execute("create table teams (id integer, name text, secret text)")
+        owner.execute("insert into teams values (1, 'sales', 'x'), (2, 'support', 'x')")
+        owner.execute("revoke all on teams from anon, authenticated, service_role")
+        try:
+            with acting(hosted.url, "authenticated", sub="u1") as connection:
+                assert rows(connection, gaps) == [unreadable]
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute("select factory_entries_as_owner('teams')")
+            with acting(hosted.url, "service_role") as connection:
+                assert rows(connection, gaps) == [("missing_team", "sales", None), ("missing_team", "support", None)]
+                told = rows(connection, "select entry from factory_entries_as_owner('teams') as entry order by 1")
+                assert told == [({"id": 1, "name": "sales"},), ({"id": 2, "name": "support"},)]
+                with pytest.raises(psycopg.errors.InvalidParameterValue):
+                    connection.execute("select factory_entries_as_owner('unified_registry')")
+            owner.execute("grant select on teams to authenticated")
+            owner.execute("alter table teams enable row level security")
+            owner.execute("create policy mine on teams for select to authenticated using (name = 'support')")
+            with acting(hosted.url, "authenticated", sub="u1") as connection:
+                assert rows(connection, gaps) == [("missing_team", "support", None)]
+        finally:
+            owner.execute("drop table teams")

@@ -5,76 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
-from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
+from alerts import UNHEALTHY, Db
 from elf_automations.storage import migrate as runner
 from elf_automations.storage.migrate import migrate
 from elf_automations.storage.notifications import ALERTS, Listener
 from elf_automations.storage.sql_files import migrations
-from elf_automations.storage.writer import PostgresWriter
-
-_CALLS = """
-insert into communication_telemetry
-    (timestamp, protocol, source_id, source_type, target_id, target_type, operation, status, duration_ms)
-select
-    now() - %s::interval, %s, %s, 'team', %s, 'mcp', 'tool_call', case when n <= %s then 'error' else 'success' end, %s
-from generate_series(1, %s) as call (n)
-"""
-_UNHEALTHY = """
-insert into unified_registry
-    (entity_id, entity_type, entity_name, current_state, health_status, health_since, last_activity)
-values (%s, 'mcp_server', %s, 'active', 'unhealthy', now() - %s * interval '1 minute', now())
-"""
-
-
-class Db:
-    """One connection and the few statements these tests speak in."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-
-    def run(self, statement: str, *parameters: object) -> None:
-        self.connection.execute(statement.encode(), parameters or None)
-
-    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self.connection.execute(statement.encode(), parameters or None).fetchall()
-
-    def calls(
-        self, count: int, errors: int = 0, *, ms: float = 10, ago: str = "1 minute", protocol: str = "mcp",
-        source: str = "sales", target: str = "crm",
-    ) -> None:  # fmt: skip
-        self.run(_CALLS, ago, protocol, source, target, errors, ms, count)
-
-    def rule(self, name: str, alert: str, threshold: float, **scope: object) -> None:
-        columns = {"name": name, "alert": alert, "threshold": threshold, "resolve_threshold": threshold, **scope}
-        self.run(
-            f"insert into alert_rules ({', '.join(columns)}) values ({', '.join(['%s'] * len(columns))})",
-            *columns.values(),
-        )
-
-    def active(self) -> set[tuple[Any, ...]]:
-        return set(self.rows("select alert, protocol, entity_id, value, threshold from active_alerts()"))
-
-    def changed(self) -> list[tuple[str, str, str | None]]:
-        found = self.rows("select alert, resolved_at, coalesce(entity_id, protocol) from evaluate_alerts()")
-        return [(alert, "fired" if resolved is None else "resolved", subject) for alert, resolved, subject in found]
-
-
-@pytest.fixture
-def direct_url(postgres_url: str, database_url: str) -> str:
-    """The same database without a pooler between, which notifications and the setting of a role need."""
-    return urlsplit(postgres_url)._replace(path=urlsplit(database_url).path).geturl()
 
 
 @pytest.fixture
@@ -144,8 +88,8 @@ def test_the_rule_of_the_protocol_wins(db: Db, rules: list[tuple[str | None, flo
 
 def test_the_rule_of_the_entity_wins_over_that_of_its_type_over_the_general_one(db: Db):
     for entity in ("a", "b", "c"):
-        db.run(_UNHEALTHY, entity, entity, 100)
-    db.run(_UNHEALTHY.replace("'mcp_server'", "'team'"), "a", "a", 100)
+        db.run(UNHEALTHY, entity, entity, 100)
+    db.run(UNHEALTHY.replace("'mcp_server'", "'team'"), "a", "a", 100)
     db.rule("type", "unhealthy", 30, entity_type="mcp_server")
     db.rule("one", "unhealthy", 40, entity_type="mcp_server", entity_id="a")
     db.rule("muted", "unhealthy", 0, entity_type="mcp_server", entity_id="b", enabled=False)
@@ -197,7 +141,7 @@ def test_a_rule_that_cannot_work_is_refused(db: Db, change: str):
 
 def test_an_entity_at_rest_is_not_missed(db: Db):
     for state in ("active", "inactive", "stopped", "archived", "deleted"):
-        db.run(_UNHEALTHY, state, state, 100)
+        db.run(UNHEALTHY, state, state, 100)
         db.run("update unified_registry set current_state = entity_id, last_activity = now() - interval '2 hours'")
     assert {(alert, entity) for alert, _, entity, _, _ in db.active()} == {
         ("inactive", "active"),
@@ -206,8 +150,8 @@ def test_an_entity_at_rest_is_not_missed(db: Db):
 
 
 # Firing and resolving
-
 _THRESHOLD, _RESOLVE, _FOR = 10, 5, 3
+
 _steps = st.lists(st.tuples(st.sampled_from([0, 5, 6, 10, 11, 20]), st.integers(0, 4)), min_size=1, max_size=10)
 
 
@@ -245,7 +189,7 @@ def test_an_alert_waits_fires_holds_and_ends_as_the_machine_says(
     fired = resolved = 0
     with psycopg.connect(module_database_url) as connection:
         db = Db(connection)
-        db.run(_UNHEALTHY, "crm", "CRM", 0)
+        db.run(UNHEALTHY, "crm", "CRM", 0)
         db.run(
             "update alert_rules set threshold = %s, resolve_threshold = %s, for_duration = %s * interval '1 minute' "
             "where alert = 'unhealthy'",
@@ -299,7 +243,7 @@ def test_the_history_tells_the_whole_alert(db: Db):
 
 def test_a_rule_switched_off_or_a_subject_that_is_gone_ends_the_alert(db: Db):
     for entity in ("crm", "files"):
-        db.run(_UNHEALTHY, entity, entity, 20)
+        db.run(UNHEALTHY, entity, entity, 20)
     assert db.changed() == [("unhealthy", "fired", "crm"), ("unhealthy", "fired", "files")]
     db.run("update unified_registry set current_state = 'deleted' where entity_id = 'crm'")
     assert db.changed() == [("unhealthy", "resolved", "crm")]
@@ -308,7 +252,7 @@ def test_a_rule_switched_off_or_a_subject_that_is_gone_ends_the_alert(db: Db):
 
 
 def test_a_closer_rule_takes_over_an_alert_that_fires(db: Db):
-    db.run(_UNHEALTHY, "crm", "CRM", 20)
+    db.run(UNHEALTHY, "crm", "CRM", 20)
     assert len(db.changed()) == 1
     db.rule("closer", "unhealthy", 15, entity_type="mcp_server", severity="info")
     assert db.changed() == []
@@ -317,7 +261,7 @@ def test_a_closer_rule_takes_over_an_alert_that_fires(db: Db):
 
 def test_evaluators_at_the_same_time_fire_once_and_everybody_is_told_once(direct_url: str):
     with psycopg.connect(direct_url, autocommit=True) as connection:
-        connection.execute(_UNHEALTHY.encode(), ["crm", "CRM", 20])
+        connection.execute(UNHEALTHY.encode(), ["crm", "CRM", 20])
         connection.execute("listen elf_alerts")
         together = Barrier(6)
 
@@ -335,7 +279,7 @@ def test_evaluators_at_the_same_time_fire_once_and_everybody_is_told_once(direct
 
 def test_the_longest_names_fit_into_a_notification(db: Db):
     """NOTIFY takes 8000 bytes, and a name may be of any characters."""
-    db.run(_UNHEALTHY, "\x01" * 255, "x", 20)
+    db.run(UNHEALTHY, "\x01" * 255, "x", 20)
     db.run("update alert_rules set name = repeat('\U0001f60a', 100) where alert = 'unhealthy'")
     assert len(db.changed()) == 1
 
@@ -346,7 +290,7 @@ def test_a_listener_hears_the_channel_and_knows_that_it_can(direct_url: str):
         assert listener.direct
         assert not listener.wait(0)
         with psycopg.connect(direct_url, autocommit=True) as other:
-            other.execute(_UNHEALTHY.encode(), ["crm", "CRM", 20])
+            other.execute(UNHEALTHY.encode(), ["crm", "CRM", 20])
             other.execute("select evaluate_alerts()")
         assert listener.wait(10)
     finally:
@@ -357,7 +301,7 @@ def test_a_listener_hears_the_channel_and_knows_that_it_can(direct_url: str):
 
 
 def test_maintenance_evaluates_and_forgets_old_alerts(db: Db):
-    db.run(_UNHEALTHY, "crm", "CRM", 20)
+    db.run(UNHEALTHY, "crm", "CRM", 20)
     (done,) = db.rows("select maintain_telemetry()")[0]
     assert (done["alerts_fired"], done["alerts_resolved"], done["alerts_forgotten"]) == (1, 0, 0)
     db.run("update unified_registry set health_status = 'healthy'")
@@ -366,127 +310,3 @@ def test_maintenance_evaluates_and_forgets_old_alerts(db: Db):
     db.run("update alert_history set pending_at = %s, fired_at = %s, resolved_at = %s", *[datetime(2020, 1, 1, tzinfo=UTC)] * 3)  # noqa: E501  # fmt: skip
     (done,) = db.rows("select maintain_telemetry()")[0]
     assert done["alerts_forgotten"] == 1
-
-
-_OVERDUE = "update telemetry_upkeep set last_run = now() - interval '11 minutes'"
-
-
-def test_maintenance_is_due_once_however_many_ask(database_url: str):
-    together = Barrier(5)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(_OVERDUE)
-
-    def ask(_: int) -> bool:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            together.wait()
-            return bool(connection.execute("select maintain_telemetry_if_due()").fetchall()[0][0])
-
-    with ThreadPoolExecutor(5) as pool:
-        assert sorted(pool.map(ask, range(5))) == [False, False, False, False, True]
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(_OVERDUE)
-        asked = [connection.execute("select maintain_telemetry_if_due()").fetchall()[0][0] for _ in range(2)]
-    assert asked == [True, False]
-
-
-@pytest.mark.parametrize("upkeep", ["select maintain_telemetry()", "select * from evaluate_alerts()"])
-def test_upkeep_and_migrations_wait_for_each_other(database_url: str, upkeep: str):
-    """Each wants tables the other holds: without the lock of the runner `setup` of a system at work deadlocks."""
-    with psycopg.connect(database_url) as migrating, psycopg.connect(database_url) as connection:
-        migrating.execute("select pg_advisory_xact_lock(%s)", [runner._LOCK])
-        connection.execute("set local lock_timeout = '50ms'")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            connection.execute(upkeep.encode())
-        migrating.rollback()
-        connection.rollback()
-        connection.execute(upkeep.encode())
-
-
-def test_maintenance_that_fails_says_why_and_harms_no_writer(database_url: str):
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("delete from telemetry_settings where name = 'retention_days'")
-        connection.execute(_OVERDUE)
-        with _writer(database_url) as writer:
-            writer.settle(datetime.now(UTC))
-        noted = "select task, last_error from telemetry_upkeep"
-        expected = ("maintain_telemetry", "telemetry_settings has no row 'retention_days'")
-        assert connection.execute(noted).fetchall() == [expected]
-        assert connection.execute("select maintain_telemetry_if_due()").fetchall() == [(False,)]
-        connection.execute("insert into telemetry_settings values ('retention_days', 30, 'days', '')")
-        connection.execute("select maintain_telemetry()")
-        assert connection.execute(noted).fetchall() == [("maintain_telemetry", None)]
-
-
-def test_who_writes_does_the_upkeep_nobody_schedules(database_url: str):
-    with psycopg.connect(database_url, autocommit=True) as connection, _writer(database_url) as writer:
-        connection.execute(_OVERDUE)
-        writer.settle(datetime.now(UTC))
-        recently = "select last_run > now() - interval '1 minute', last_error from telemetry_upkeep"
-        assert connection.execute(recently).fetchall() == [(True, None)]
-
-
-@pytest.mark.parametrize(
-    "without",
-    [
-        "revoke execute on function maintain_telemetry_if_due(interval) from public, elf_scribe",
-        "drop function maintain_telemetry_if_due(interval)",
-    ],
-)
-def test_a_writer_that_may_not_do_upkeep_settles_all_the_same(direct_url: str, without: str):
-    with psycopg.connect(direct_url, autocommit=True) as connection:
-        connection.execute("drop role if exists elf_scribe")
-        connection.execute("create role elf_scribe")
-        connection.execute(_OVERDUE)
-        try:
-            connection.execute(without.encode())
-            connection.execute("grant execute on function settle_communications(timestamptz) to elf_scribe")
-            with _writer(direct_url, role="elf_scribe") as writer:
-                writer.settle(datetime.now(UTC))
-            overdue = "select last_run < now() - interval '10 minutes' from telemetry_upkeep"
-            assert connection.execute(overdue).fetchall() == [(True,)]
-        finally:
-            connection.execute("drop owned by elf_scribe")
-            connection.execute("drop role elf_scribe")
-
-
-@contextmanager
-def _writer(url: str, role: str | None = None) -> Iterator[PostgresWriter]:
-    writer = PostgresWriter(url if role is None else make_conninfo(url, options=f"-c role={role}"))
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def test_without_pg_cron_nothing_is_scheduled(db: Db):
-    assert db.rows("select schedule_telemetry_maintenance()") == [(False,)]
-
-
-def test_pg_cron_is_given_the_upkeep_once(db: Db):
-    """A table stands in for cron.job, keyed by name and user as in pg_cron."""
-    db.run("""
-        create schema cron;
-        create table cron.job (jobname text primary key, schedule text, command text);
-        create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as $$
-            insert into cron.job values ($1, $2, $3)
-            on conflict (jobname) do update set schedule = excluded.schedule, command = excluded.command;
-            select 1::bigint;
-        $$
-    """)
-    assert db.rows("select schedule_telemetry_maintenance(), schedule_telemetry_maintenance()") == [(True, True)]
-    jobs = db.rows("select schedule, command from cron.job order by jobname")
-    assert jobs == [
-        ("* * * * *", "select public.evaluate_alerts()"),
-        ("*/10 * * * *", "select public.maintain_telemetry()"),
-    ]
-    for _, command in jobs:
-        db.run(command)
-
-
-def test_pg_cron_for_others_only_is_as_if_it_were_not_there(db: Db):
-    db.run("""
-        create schema cron;
-        create function cron.schedule(job_name text, schedule text, command text) returns bigint language plpgsql as
-        $$ begin raise insufficient_privilege; end $$
-    """)
-    assert db.rows("select schedule_telemetry_maintenance()") == [(False,)]

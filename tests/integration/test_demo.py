@@ -12,11 +12,15 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from elf_automations.cli import demo, main
 from telemetry import fresh_pipeline
 
+TEAMS = """
+select entity_id, registered_by, current_state from unified_registry where entity_type = 'team' order by entity_id
+"""
 COMMAND = str(Path(sys.executable).with_name("elf-telemetry"))
 
 
@@ -25,10 +29,11 @@ def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 
 
 def test_the_ledger_and_the_rows_agree_and_the_database_stays_when_asked():
-    done = run("demo", "--rounds", "2", "--json", "--keep")
+    done = run("demo", "--rounds", "2", "--json", "--keep", check=False)  # what it kept is stopped below in any case
     summary = json.loads(done.stdout.splitlines()[-1])
     (data,) = re.findall(r"db stop --data-dir (\S+)", done.stderr)
     try:
+        assert done.returncode == 0, done.stderr
         assert summary["calls"] == summary["rows"]
         assert summary["calls_by_status"] == summary["rows_by_status"]
         assert all(summary["calls"].values())
@@ -36,6 +41,10 @@ def test_the_ledger_and_the_rows_agree_and_the_database_stays_when_asked():
         assert summary["entities"] >= 6
         assert "Traceback" not in done.stderr
         assert "arning" not in done.stderr
+        with psycopg.connect(summary["database_url"]) as connection:
+            assert connection.execute(TEAMS).fetchall() == [
+                (team, "team_factory", "stopped") for team in ("marketing-team", "sales-team", "support-team")
+            ]
         status = json.loads(run("status", "--database-url", summary["database_url"], "--json").stdout)
         assert {row["protocol"]: row["p95"] is not None for row in status["health"]} == dict.fromkeys(
             summary["calls"], True

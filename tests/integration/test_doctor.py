@@ -20,7 +20,7 @@ from elf_automations.cli import main
 from elf_automations.doctor import Check, process
 from elf_automations.registry import UnifiedRegistry
 from postgrest_server import Api, serving
-from supabase_project import JWT_OF, KEYS, PUBLISHABLE, SECRET, project
+from supabase_roles import JWT_OF, KEYS, PUBLISHABLE, SECRET, migrated_project
 
 WELL = {
     "settings": "note", "target": "ok", "database": "ok", "schema": "ok", "write": "ok", "partitions": "ok",
@@ -206,7 +206,7 @@ def test_registration_gaps_are_counted(doctor: Any, configured: str) -> None:
 def test_an_sdk_of_another_age_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "version", {"mcp": "1.12.0", "a2a-sdk": "0.3.9"}.__getitem__)
     assert [(check.name, check.verdict, check.says, check.mend) for check in process.sdks()] == [
-        ("mcp", "finding", "mcp 1.12.0 is not instrumented: mcp<3,>=2.3 is", "pip install 'elf-automations[mcp]'"),
+        ("mcp", "finding", "mcp 1.12.0 is not instrumented: mcp<3,>=1.24 is", "pip install 'elf-automations[mcp]'"),
         (
             "a2a",
             "finding",
@@ -242,7 +242,7 @@ def test_another_package_called_n8n_is_found(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def supabase(postgres_url: str) -> Iterator[Api]:
-    with project(postgres_url) as url, serving(url, keys=KEYS) as running:
+    with migrated_project(postgres_url, "all") as made, serving(made.url, keys=KEYS) as running:
         yield running
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.client.client import Client as ClientClass
+from mcp.client import stdio
 from mcp.client.session import ClientSession
-from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.mcpserver import MCPServer
 from mcp.server.runner import ServerRunner
 from mcp.shared import jsonrpc_dispatcher
 from mcp_types import Implementation
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
 from elf_automations import acting_as
 from elf_automations.demo.serving import served
@@ -191,31 +193,49 @@ async def test_a_servers_registry_entry_carries_its_name_address_and_tools():
     assert entity.capabilities == ("get_weather", "broken", "slow")
 
 
-def test_uninstrumenting_puts_back_the_very_same_objects():
-    points = [
-        (ClientSession, "send_request"),
-        (ClientSession, "validate_tool_result"),
-        (jsonrpc_dispatcher, "otel_span"),
-        (ClientClass, "__aenter__"),
-        (ServerRunner, "_compose_server_middleware"),
-        (OpenTelemetryMiddleware, "__call__"),
-    ]
-    before = [vars(owner)[name] for owner, name in points]
-    instrumentor = MCPInstrumentor()
-    for _ in range(2):
-        instrumentor.instrument(tracer_provider=Spans().provider)
-        assert all(vars(owner)[name] is not old for (owner, name), old in zip(points, before, strict=True))
-        instrumentor.uninstrument()
-        assert [vars(owner)[name] for owner, name in points] == before
+async def test_a_suppressed_call_is_not_recorded():
+    with instrumented(MCPInstrumentor(), Spans()) as spans:
+        async with client_of("in-process-legacy") as client:
+            spans.clear()
+            with suppress_instrumentation():
+                await client.list_tools()
+    assert [span.name for span in spans.finished if span.kind is SpanKind.CLIENT and "elf" in scope_of(span)] == []
+
+
+def scope_of(span: ReadableSpan) -> str:
+    return span.instrumentation_scope.name if span.instrumentation_scope else ""
+
+
+async def test_what_a_result_tells_of_its_usage_is_on_both_sides():
+    server = MCPServer("model-tools", log_level="CRITICAL")
+
+    @server.tool()
+    def ask(question: str) -> dict[str, object]:
+        return {"answer": question, "usage": {"input_tokens": 20, "output_tokens": 5}, "model": "claude-sonnet-4-5"}
+
+    with instrumented(MCPInstrumentor(), Spans()) as spans:
+        async with Client(server) as client:
+            await client.call_tool("ask", {"question": "why"})
+    (row,) = spans.counted()
+    assert row.tokens_used == 25
+    assert row.payload_size_bytes == len(b'{"question":"why"}')
+    for span in spans.finished:
+        if span.name == "tools/call ask":
+            assert span.attributes["gen_ai.response.model"] == "claude-sonnet-4-5"
+            assert span.attributes["elf.response.size"] > 100
 
 
 def test_a_patch_point_that_moved_costs_one_line_and_only_that_part(monkeypatch, caplog):
-    monkeypatch.delattr(ServerRunner, "_compose_server_middleware")
+    monkeypatch.delattr(ServerRunner, "_on_request")
+    monkeypatch.delattr(stdio, "stdio_client")
     instrumentor = MCPInstrumentor()
     instrumentor.instrument(tracer_provider=Spans().provider)
     try:
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert "ServerRunner._compose_server_middleware" in caplog.records[0].getMessage()
+        assert sorted((record.levelname, record.getMessage().split(":")[0]) for record in caplog.records) == [
+            ("WARNING", "mcp has no mcp.client.stdio.stdio_client"),
+            ("WARNING", "mcp has no mcp.server.runner.ServerRunner._on_request"),
+        ]
         assert hasattr(ClientSession.send_request, "__wrapped__")
     finally:
         instrumentor.uninstrument()
+    assert not hasattr(ClientSession.send_request, "__wrapped__")

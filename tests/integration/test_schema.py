@@ -172,6 +172,7 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
         "record_telemetry",
         "register_entity",
         "settle_communications",
+        "settle_communications_if_due",
         "update_entity_state",
     }
     read = {
@@ -184,6 +185,7 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
     maintain = {
         "ensure_telemetry_partitions",
         "evaluate_alerts",
+        "factory_entries_as_owner",
         "fold_telemetry_rollups",
         "maintain_telemetry",
         "maintain_telemetry_if_due",

@@ -159,13 +159,24 @@ def test_answers_come_compressed_and_requests_go_as_they_are(api: Api, rpc: Supa
 
 
 def test_what_a_key_may_not_do_is_given_up(writer: SupabaseWriter, api: Api) -> None:
+    functions = ["settle_communications_if_due", "settle_communications", "maintain_telemetry_if_due"]
     writer.settle(START)
-    for function in ("settle_communications", "maintain_telemetry_if_due"):
+    for function in functions:
         api.answer_next(403, {"code": "42501", "message": f"permission denied for function {function}"})
     for _ in range(3):
         writer.settle(START)
     asked = [request.path.rpartition("/")[2] for request in api.requests]
-    assert asked == ["settle_communications", "maintain_telemetry_if_due"] * 2
+    assert asked == ["settle_communications_if_due", "maintain_telemetry_if_due", *functions]
+
+
+def test_a_schema_that_cannot_settle_what_came_settles_since(writer: SupabaseWriter, api: Api) -> None:
+    """A package newer than the project's schema: `setup` comes after the upgrade."""
+    api.answer_next(404, {"code": "PGRST202", "message": "Could not find the function"})
+    for _ in range(2):
+        assert writer.settle(START)
+    asked = [request.path.rpartition("/")[2] for request in api.requests]
+    settling = ["settle_communications", "maintain_telemetry_if_due"]
+    assert asked == ["settle_communications_if_due", *settling, *settling]
 
 
 @pytest.mark.parametrize("key", ["sb_secret_0123456789", JWT])

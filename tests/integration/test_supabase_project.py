@@ -17,7 +17,7 @@ from elf_automations.shared.telemetry import telemetry_client
 from elf_automations.storage.supabase import SupabaseRpc
 from n8n.workflow_registration import N8NWebhookHandler, N8NWorkflowRegistry
 from postgrest_server import Api, serving
-from supabase_project import JWT_OF, KEYS, PUBLISHABLE, SECRET, project
+from supabase_roles import JWT_OF, KEYS, PUBLISHABLE, SECRET, migrated_project
 from telemetry import fresh_pipeline
 
 
@@ -31,7 +31,7 @@ def _closed() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def supabase(postgres_url: str) -> Iterator[Api]:
     """A project with its roles, and its keys of both kinds."""
-    with project(postgres_url) as url, serving(url, keys=KEYS) as running:
+    with migrated_project(postgres_url, "all") as made, serving(made.url, keys=KEYS) as running:
         yield running
 
 

@@ -241,8 +241,25 @@ def test_a_lock_that_does_not_come_free_is_waited_for_later(
     assert writer.write(rows(number), [], retry=True).stored == number
 
 
-def test_the_same_row_twice_in_one_batch_is_one_row(writer: PostgresWriter, database_url: str) -> None:
-    batch = [*rows(70), replace(row(5), tool_name="other")]
-    result = writer.write(batch, [], retry=False)
-    assert (result.stored, result.duplicate) == (70, 1)
-    assert len(stored(database_url)) == 70
+@pytest.mark.parametrize("retry", [False, True])
+@pytest.mark.parametrize("number", [10, 70])
+def test_the_same_row_twice_in_one_batch_is_one_row(
+    writer: PostgresWriter, database_url: str, number: int, *, retry: bool
+) -> None:
+    """The first is stored, and adds to the registry what it says itself."""
+    ok = {"status": "success", "error_message": None, "error_code": None}
+    batch = [row(at, **ok) for at in range(number)]
+    batch += [replace(batch[5], status="error", error_code="late"), batch[6], batch[6]]
+    result = writer.write(batch, [team(number + 3, 1)], retry=retry)
+    assert (result.stored, result.duplicate, result.rejected) == (number, 3, ())
+    assert stored(database_url) == [asdict(sent) for sent in batch[:number]]
+    assert activity(database_url) == (number, 0)
+
+
+def test_a_row_that_is_bad_once_and_good_once_is_stored_once(writer: PostgresWriter, database_url: str) -> None:
+    batch = rows(80)
+    batch.insert(5, replace(batch[5], protocol="smtp"))
+    result = writer.write(batch, [team(81)], retry=False)
+    assert (result.stored, result.duplicate) == (80, 0)
+    assert [refused.row for refused in result.rejected] == [batch[5]]
+    assert activity(database_url)[0] == 80

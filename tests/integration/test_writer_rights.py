@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 
@@ -44,6 +46,26 @@ def test_a_writer_that_row_security_holds_for_stores_the_same(hosted: Project, g
         finally:
             writer.close()
     assert asked(hosted.owner, "select activity_count from unified_registry") == [(60,)]
+
+
+def test_the_same_row_twice_through_the_function_is_one_row(hosted: Project) -> None:
+    ok = row(1, status="success", error_message=None, error_code=None)
+    bad = replace(ok, protocol="smtp")
+    late = replace(ok, status="error", error_code="late")
+    team = Entity(entity_id="planning-team", entity_type="team", entity_name="Planning", calls=5, errors=1)
+    with login_role(hosted, *_WRITERS["functions alone"]) as url:
+        writer = PostgresWriter(url)
+        try:
+            result = writer.write([bad, ok, late, row(2), row(2)], [team], retry=False)
+            assert (result.stored, result.duplicate) == (2, 2)
+            assert [refused.row for refused in result.rejected] == [bad]
+        finally:
+            writer.close()
+    status = "select status from communication_telemetry order by timestamp limit 1"
+    assert asked(hosted.owner, status) == [("success",)]
+    activity = "select activity_count, error_count from unified_registry where entity_id = 'planning-team'"
+    failed = int(row(2).status in {"error", "timeout"})
+    assert asked(hosted.owner, activity) == [(2, failed)]
 
 
 def test_row_security_forbids_copy_to_who_does_not_bypass_it(hosted: Project) -> None:

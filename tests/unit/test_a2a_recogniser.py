@@ -58,6 +58,8 @@ def native_spans() -> list[SpanRecord]:
         ("a2a.method", "tasks/pushNotificationConfig/set", "push_notification_config"),
         ("a2a.method.name", "DeleteTaskPushNotificationConfig", "push_notification_config"),
         ("a2a.method.name", "DiscoverTeams", "discover_teams"),
+        ("a2a.method.name", "SendPushNotification", "push_notification"),
+        ("a2a.method.name", "_OTHER", "invalid_request"),
         ("a2a.method.name", "SomethingNew", "something_new"),
         ("a2a.method.name", "discover_teams", "discover_teams"),
     ],
@@ -89,6 +91,43 @@ def test_the_end_of_the_task_decides_although_the_span_looks_fine(state, outcome
     call = call_of(attributes={"a2a.task.state": state})
     assert call.outcome == outcome
     assert call.details.metadata["task_state"].startswith("TASK_STATE_")
+
+
+@pytest.mark.parametrize(
+    ("method", "client", "server"),
+    [
+        ("SendMessage", "task_request", "task_response"),
+        ("message/stream", "task_request", "task_response"),
+        ("GetTask", "status_update", "status_update"),
+        ("SubscribeToTask", "status_update", "status_update"),
+        ("SendPushNotification", "status_update", "status_update"),
+        ("CancelTask", None, None),
+    ],
+)
+def test_a_method_tells_what_kind_of_message_it_is_whoever_wrote_the_span(method, client, server):
+    types = [call_of(kind, name=method).details.message_type for kind in (SpanKind.CLIENT, SpanKind.SERVER)]
+    assert types == [client, server]
+    by_hand = call_of(name=method, attributes={"elf.observed_by": "manual"})
+    assert by_hand.details.message_type is None
+
+
+def test_what_a_span_says_of_its_stream_is_kept():
+    said = {
+        "elf.a2a.binding": "GRPC",
+        "elf.a2a.events": 4,
+        "elf.a2a.time_to_first_event": 1.5,
+        "elf.response.size": 377,
+        "a2a.message.reference_task_ids": ("t1",),
+    }
+    assert call_of(name="SendStreamingMessage", attributes=said).details.metadata == {
+        "method": "SendStreamingMessage",
+        "streaming": True,
+        "binding": "GRPC",
+        "events": 4,
+        "first_event_ms": 1.5,
+        "response_size_bytes": 377,
+        "reference_task_ids": ("t1",),
+    }
 
 
 def test_reading_a_failed_task_has_itself_succeeded():

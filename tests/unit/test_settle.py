@@ -124,6 +124,20 @@ def test_a_call_recorded_by_hand_around_a_traced_one_is_one_call():
     assert len(counted(*traced, by_hand[0])) == 2
 
 
+def test_overlapping_records_by_hand_choose_alike_in_any_order():
+    def call(number, begin_ms, end_ms, **attributes):
+        times = {"start_ns": START_NS + begin_ms * 1_000_000, "end_ns": START_NS + end_ms * 1_000_000}
+        return tool_call(number, CLIENT, attributes=attributes, resource=here, **times)
+
+    here = ResourceRecord({"service.name": "gateway"})
+    by_hand = {"elf.observed_by": "manual", "elf.outcome": "success"}
+    first, second = call(1, 0, 5), call(2, 20, 25)
+    narrow = call(3, -2, 8, **by_hand, **{"elf.duration_ms": 10.0})
+    wide = call(4, -4, 30, **by_hand, **{"elf.duration_ms": 34.0})
+    for spans in itertools.permutations((first, second, narrow, wide)):
+        assert {row.span_id[-1] for row in counted(*spans)} == {"3", "4"}
+
+
 def test_a_task_recorded_by_hand_around_a_traced_one_is_one_call():
     sent = span(
         1,
@@ -205,3 +219,44 @@ def test_hostile_text_becomes_text_postgres_takes_and_secrets_do_not_survive_a_c
 def test_times_that_make_no_sense_give_no_duration():
     (row,) = settle([tool_call(1, CLIENT, start_ns=START_NS, end_ns=START_NS - 1)]).rows
     assert row.duration_ms is None
+
+
+def test_a_row_learns_from_its_layers_what_its_own_library_does_not_say():
+    here = ResourceRecord({"service.name": "planner", "service.instance.id": "p-1"})
+    there = ResourceRecord({"service.name": "weather-service", "service.instance.id": "w-1"})
+    outer = span(1, "mcp tools/call", CLIENT, scope_name="openlit.instrumentation.mcp", resource=here)
+    said = {"elf.source.id": "sales-team", "elf.source.type": "team", "jsonrpc.request.id": "3"}
+    failed = {
+        "status": StatusCode.ERROR,
+        "attributes": {"fastmcp.server.name": "weather-tools", "error.type": "-32602"},
+    }
+    inner = tool_call(2, CLIENT, parent=1, attributes=said, resource=here)
+    server = tool_call(3, SERVER, parent=2, scope_name="fastmcp", resource=there, **failed)
+    (row,) = counted(outer, inner, server)
+    assert (row.source_id, row.source_type, row.target_id, row.tool_name) == (
+        "sales-team",
+        "team",
+        "weather-tools",
+        "get_weather",
+    )
+    assert (row.status, row.error_code) == ("error", "-32602")
+
+
+def test_a_server_that_only_heard_of_its_caller_does_not_rename_it():
+    client = tool_call(1, CLIENT, scope_name="mcp-python-sdk", resource=ResourceRecord({"service.name": "planner"}))
+    heard = {"elf.source.id": "mcp", "elf.source.type": "mcp_client", **ELF_TARGET}
+    (row,) = counted(client, tool_call(2, SERVER, parent=1, attributes=heard))
+    assert (row.source_id, row.target_id) == ("planner", "weather-tools")
+
+
+def test_a_named_target_is_kept_whatever_lies_below():
+    client = tool_call(1, CLIENT, attributes=ELF_TARGET)
+    server = tool_call(2, SERVER, parent=1, scope_name="fastmcp", attributes={"fastmcp.server.name": "another"})
+    assert [row.target_id for row in counted(client, server)] == ["weather-tools"]
+
+
+def test_the_protocols_number_is_a_better_code_than_the_name_of_a_class():
+    failed = {"status": StatusCode.ERROR, "status_message": "MCPError: Unknown resource"}
+    outer = tool_call(1, CLIENT, attributes={"error.type": "MCPError"}, scope_name="fastmcp", **failed)
+    inner = tool_call(2, CLIENT, parent=1, attributes={"error.type": "-32602"}, scope_name="mcp-python-sdk", **failed)
+    assert [row.error_code for row in counted(outer, inner)] == ["-32602"]

@@ -14,7 +14,21 @@ from rich.console import Console
 from rich.text import Text
 
 from elf_automations import __version__
-from elf_automations.cli import alerts, archive, database, demo, doctor, entities, gaps, maintain, setup, status, top
+from elf_automations.cli import (
+    alerts,
+    archive,
+    database,
+    demo,
+    doctor,
+    entities,
+    gaps,
+    import_,
+    maintain,
+    setup,
+    sink,
+    status,
+    top,
+)
 from elf_automations.errors import ElfTelemetryError
 
 app = typer.Typer(
@@ -27,6 +41,8 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(database.app, name="db")
 app.command("setup")(setup.setup)
+app.command("sink")(sink.sink)
+app.command("import")(import_.import_files)
 app.command("status")(status.status)
 app.command("top")(top.top)
 app.command("entities")(entities.entities)

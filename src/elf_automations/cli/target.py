@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from elf_automations.errors import ConfigurationError
-from elf_automations.storage.target import PostgresTarget, choose_target
+from elf_automations.storage.target import PostgresTarget, Target, choose_target
 
 DatabaseUrl = Annotated[
     str | None,
@@ -30,3 +30,14 @@ def postgres_url(database_url: str | None) -> str:
         "or pass --database-url; `elf-telemetry db start` gives you one to try"
     )
     raise ConfigurationError(message)
+
+
+def storage_target(database_url: str | None) -> Target:
+    """Return where rows go, over a connection or HTTPS; raises ConfigurationError when nothing says so."""
+    target = choose_target(database_url)
+    if target is None:
+        raise ConfigurationError(
+            "no database is configured: set ELF_DATABASE_URL, or SUPABASE_URL with a key, or pass --database-url; "
+            "`elf-telemetry db start` gives you one to try"
+        )
+    return target

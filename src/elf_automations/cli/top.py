@@ -20,7 +20,7 @@ _SPAN: Final = re.compile(rf"(\d{{1,6}})([{''.join(_SECONDS)}])")
 
 def top(
     database_url: DatabaseUrl = None,
-    since: Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")] = "24h",
+    since: Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d; in whole hours or days.")] = "24h",
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many pairs.")] = 20,
     json: Json = False,
 ) -> None:

@@ -14,15 +14,17 @@ from mcp import Client, StdioServerParameters
 from elf_automations.demo import workflows
 from elf_automations.demo.ledger import Ledger
 from elf_automations.demo.serving import served
-from elf_automations.demo.teams import SKILLS, TaskRefusedError, TeamExecutor, Work, team_application
+from elf_automations.demo.teams import SKILLS, TaskRefusedError, TeamExecutor, Work
 from elf_automations.demo.tools import NOTES, crm_tools
 from elf_automations.instrumentation import acting_as
-from elf_automations.registry import UnifiedRegistry
+from elf_automations.registry import UnifiedRegistry, flush_registry
+from elf_automations.shared.a2a import serve_team
 from elf_automations.shared.a2a.telemetry_client import A2AClientWithTelemetry, create_a2a_client
 from n8n.workflow_registration import N8NWebhookHandler, N8NWorkflowRegistry
 
 _LATE: Final = 0.6
 _PATIENCE: Final = 0.25
+_REGISTRY_SECONDS: Final = 10.0
 
 
 class Fleet:
@@ -32,7 +34,7 @@ class Fleet:
         self._database_url = database_url
         self.ledger = ledger
         self._stack = AsyncExitStack()
-        self._executors: list[TeamExecutor] = []
+        self._registry = UnifiedRegistry(database_url)
         self._teams: dict[str, A2AClientWithTelemetry] = {}
         self._crm: Client
         self._notes: Client
@@ -50,9 +52,10 @@ class Fleet:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for executor in self._executors:
-            await executor.idle()
         await self._stack.aclose()
+        # What the teams said of themselves belongs to what the demo shows.
+        await asyncio.to_thread(flush_registry, _REGISTRY_SECONDS)
+        self._registry.close()
 
     async def round(self, number: int) -> None:
         """Let everybody work once; every call made is in the ledger when this returns."""
@@ -68,15 +71,16 @@ class Fleet:
             "support-team": self._support,
         }
         endpoints: dict[str, str] = {}
-        for team in SKILLS:
-            executor = TeamExecutor(work[team])
-            self._executors.append(executor)
-            endpoints[team] = await stack.enter_async_context(served(team_application(team, executor)))
+        for team, skills in SKILLS.items():
+            about = f"The {team.replace('-', ' ')} of the demo"
+            serving = serve_team(
+                team, TeamExecutor(work[team]), skills=skills, description=about, registry=self._registry
+            )
+            endpoints[team] = (await stack.enter_async_context(serving)).url
         for team in SKILLS:
             client = create_a2a_client(team_id=team, endpoints=endpoints)
             self._teams[team] = client
             stack.push_async_callback(client.close)
-        await asyncio.to_thread(self._register, endpoints)
 
     async def _use_tools(self) -> None:
         call, session = self._crm.call_tool, self._crm.session
@@ -144,11 +148,3 @@ class Fleet:
             args=["-m", "elf_automations.demo.tools"],
             env={**environment, **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}},
         )
-
-    def _register(self, endpoints: dict[str, str]) -> None:
-        with UnifiedRegistry(self._database_url) as registry:
-            for team, url in endpoints.items():
-                registry.register_entity(
-                    team, "team", registered_by="team_factory", capabilities=list(SKILLS[team]), endpoint_url=url
-                )
-                registry.update_state(team, "team", "active", health_status="healthy")

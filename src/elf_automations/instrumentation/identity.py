@@ -7,7 +7,7 @@ own entity while the handler runs, so that what the handler calls is not credite
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,10 +17,23 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, format_span_id
 
 from elf_automations.conventions import elf
+from elf_automations.instrumentation.carriers import with_baggage
 from elf_automations.model import EntityRef, identify
 
 _ACTOR: Final = otel_context.create_key("elf-acting-entity")
+_CALLER_ENTRIES: Final = frozenset({elf.ELF_ENTITY_ID, elf.ELF_ENTITY_TYPE, elf.ELF_CALLER_SPAN_ID, elf.ELF_IMPLICIT})
+# What a caller is that does not say: every entry of the baggage costs both ends of every call.
+_PLAIN_TYPE: Final = "service"
+# Attributes of a SERVER span, and the entry of the caller's baggage that says each.
+_CALLER_SAYS: Final = (
+    (elf.ELF_SOURCE_ID, elf.ELF_ENTITY_ID),
+    (elf.ELF_SOURCE_TYPE, elf.ELF_ENTITY_TYPE),
+    (elf.ELF_CALLER_SPAN_ID, elf.ELF_CALLER_SPAN_ID),
+    (elf.ELF_CORRELATION_ID, elf.ELF_CORRELATION_ID),
+)
 _process_entity: EntityRef | None = None
+# The resource last asked for and who it is: a process has one, and it never changes.
+_identified: tuple[object, EntityRef] | None = None
 
 
 @contextmanager
@@ -59,33 +72,55 @@ def set_process_entity(entity: EntityRef | None) -> None:
 
 def process_entity(span: Span) -> EntityRef | None:
     """Return the entity of this process: as set, else from the resource of an SDK span, else None."""
+    global _identified  # noqa: PLW0603  (a cache of one)
     if _process_entity is not None:
         return _process_entity
     resource = getattr(span, "resource", None)
-    return identify(resource.attributes) if resource is not None else None
+    if resource is None:
+        return None
+    known = _identified
+    if known is None or known[0] is not resource:
+        known = _identified = (resource, identify(resource.attributes))
+    return known[1]
 
 
-def with_caller(context: Context, caller: EntityRef, span: Span) -> Context:
+def with_caller(context: Context, caller: EntityRef, span: Span | None = None) -> Context:
     """Return `context` whose baggage tells the callee who calls, and by which span.
 
-    The span id goes along because an HTTP instrumentation in between makes its own span the callee's parent.
+    The span id goes along because an HTTP instrumentation in between makes its own span the callee's parent; a
+    protocol that has a better place for it gives no span.
     """
-    context = baggage.set_baggage(elf.ELF_ENTITY_ID, caller.id, context)
-    made = span.get_span_context()
-    if made.is_valid:
-        context = baggage.set_baggage(elf.ELF_CALLER_SPAN_ID, format_span_id(made.span_id), context)
-    return baggage.set_baggage(elf.ELF_ENTITY_TYPE, caller.type, context)
+    entries = dict(baggage.get_all(context))
+    said_type = elf.ELF_ENTITY_TYPE in entries
+    entries[elf.ELF_ENTITY_ID] = caller.id
+    made = span.get_span_context() if span is not None else None
+    if made is not None and made.is_valid:
+        entries[elf.ELF_CALLER_SPAN_ID] = format_span_id(made.span_id)
+    else:
+        entries.pop(elf.ELF_CALLER_SPAN_ID, None)
+    if said_type or caller.type != _PLAIN_TYPE:
+        entries[elf.ELF_ENTITY_TYPE] = caller.type
+    return with_baggage(context, entries)
+
+
+def callees_entries(carried: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    """Return the entries of baggage that stay when the callee acts: what it does is its own, not its caller's."""
+    return tuple((name, value) for name, value in carried.items() if name not in _CALLER_ENTRIES)
 
 
 def caller_attributes(context: Context) -> dict[str, str]:
     """Return what the baggage of an incoming `context` says of the caller, as attributes of the SERVER span."""
-    said = {
-        elf.ELF_SOURCE_ID: _carried(elf.ELF_ENTITY_ID, context),
-        elf.ELF_SOURCE_TYPE: _carried(elf.ELF_ENTITY_TYPE, context),
-        elf.ELF_CALLER_SPAN_ID: _carried(elf.ELF_CALLER_SPAN_ID, context),
-        elf.ELF_CORRELATION_ID: _carried(elf.ELF_CORRELATION_ID, context),
-    }
-    return {name: value for name, value in said.items() if value}
+    return caller_in(baggage.get_all(context))
+
+
+def caller_in(carried: Mapping[str, object]) -> dict[str, str]:
+    """Return what baggage says of the caller, as attributes of the SERVER span."""
+    if not carried:
+        return {}
+    said = {name: value for name, entry in _CALLER_SAYS if isinstance(value := carried.get(entry), str) and value}
+    if elf.ELF_SOURCE_ID in said and elf.ELF_SOURCE_TYPE not in said:
+        said[elf.ELF_SOURCE_TYPE] = _PLAIN_TYPE
+    return said
 
 
 def correlation_of(context: Context | None = None) -> str | None:

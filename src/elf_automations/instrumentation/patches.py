@@ -27,6 +27,18 @@ class PatchPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenerPoint:
+    """A function made by `@asynccontextmanager`: what it wraps is replaced inside, for everyone who imported it.
+
+    Transports are opened by such functions, which applications import by name before anything is instrumented.
+    """
+
+    module: str
+    path: str
+    make_wrapper: MakeWrapper
+
+
+@dataclass(frozen=True, slots=True)
 class _Applied:
     owner: Any
     name: str
@@ -41,10 +53,18 @@ class Patches:
         self._library = library
         self._applied: list[_Applied] = []
 
-    def apply(self, points: Sequence[PatchPoint]) -> None:
+    @property
+    def in_place(self) -> bool:
+        """Whether anything is patched now."""
+        return bool(self._applied)
+
+    def apply(self, points: Sequence[PatchPoint | OpenerPoint]) -> None:
         """Wrap every point that exists; points already in place are left alone."""
-        if self._applied:
-            return
+        if not self._applied:
+            self.extend(points)
+
+    def extend(self, points: Sequence[PatchPoint | OpenerPoint]) -> None:
+        """Wrap more points, of a module that was loaded later."""
         for point in points:
             try:
                 self._apply(point)
@@ -65,12 +85,27 @@ class Patches:
             else:
                 setattr(done.owner, done.name, done.original)
 
-    def _apply(self, point: PatchPoint) -> None:
+    def _apply(self, point: PatchPoint | OpenerPoint) -> None:
         owner: Any = importlib.import_module(point.module)
         *parents, name = point.path.split(".")
         for parent in parents:
             owner = getattr(owner, parent)
         original = getattr(owner, name)
+        if isinstance(point, OpenerPoint):
+            cell = _cell_of_wrapped(original)
+            inner = cell.cell_contents
+            cell.cell_contents = point.make_wrapper(inner)
+            self._applied.append(_Applied(cell, "cell_contents", inner, inherited=False))
+            return
         own: Any = cast("dict[str, Any]", vars(owner)).get(name)
         setattr(owner, name, point.make_wrapper(original))
         self._applied.append(_Applied(owner, name, own if own is not None else original, inherited=own is None))
+
+
+def _cell_of_wrapped(function: Any) -> Any:
+    """Return the closure cell that holds what a decorated `function` wraps; AttributeError when there is none."""
+    wrapped = function.__wrapped__
+    for cell in function.__closure__ or ():
+        if cell.cell_contents is wrapped:
+            return cell
+    raise AttributeError(function)

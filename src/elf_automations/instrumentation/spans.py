@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from contextvars import Token
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -24,11 +25,27 @@ from elf_automations.instrumentation.identity import (
     process_entity,
     with_caller,
 )
+from elf_automations.model import EntityRef
 from elf_automations.model import Status as CallStatus
 
 logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE: Final = 4000
+
+
+class attached(AbstractContextManager[None]):  # noqa: N801  (read as a verb: `with attached(context):`)
+    """Make `context` the current one for the body; the body's exceptions pass untouched."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token: Token[Context] = otel_context.attach(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        otel_context.detach(self._token)
 
 
 class CallSpan:
@@ -42,6 +59,7 @@ class CallSpan:
         self.span = span
         self.context = context
         self._ended = False
+        self._last: dict[str, AttributeValue] = {}
 
     @property
     def recording(self) -> bool:
@@ -52,34 +70,33 @@ class CallSpan:
         """Set the attributes that have a value."""
         if self._ended:
             return
+        self.span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+
+    def at_end(self, attributes: Mapping[str, AttributeValue | None]) -> None:
+        """Keep the attributes that have a value, to be set together with the call's outcome: cheaper than each."""
         for name, value in attributes.items():
             if value is not None:
-                self.span.set_attribute(name, value)
+                self._last[name] = value
 
-    @contextmanager
-    def active(self) -> Generator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Make the call's context current for the body; the body's exceptions pass untouched."""
-        token = otel_context.attach(self.context)
-        try:
-            yield
-        finally:
-            otel_context.detach(token)
+        return attached(self.context)
 
     def succeed(self) -> None:
         """End the span as a success."""
-        self._end("success", None, None, None)
+        self.conclude("success", None, None, None)
 
     def fail(self, error_type: str, message: str | None = None, code: str | None = None) -> None:
         """End the span as an error; `error_type` is the low-cardinality `error.type`, `code` the protocol's code."""
-        self._end("error", error_type, message, code)
+        self.conclude("error", error_type, message, code)
 
     def time_out(self, message: str | None = None, code: str | None = None) -> None:
         """End the span as timed out."""
-        self._end("timeout", "timeout", message, code)
+        self.conclude("timeout", "timeout", message, code)
 
     def cancel(self, message: str | None = None) -> None:
         """End the span as cancelled: the caller or the peer gave up, nobody failed."""
-        self._end("cancelled", None, message, None)
+        self.conclude("cancelled", None, message, None)
 
     def fail_with(self, error: BaseException, *, code: str | None = None) -> None:
         """End the span by the exception that ended the call: cancelled, timed out, or an error.
@@ -89,27 +106,32 @@ class CallSpan:
         if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
             self.cancel()
         elif isinstance(error, TimeoutError):
-            self.time_out(_spoken(error), code)
+            self.time_out(spoken(error), code)
         else:
-            self.fail(type(error).__qualname__, _spoken(error), code)
+            self.fail(type(error).__qualname__, spoken(error), code)
 
     def finish(self) -> None:
         """End the span itself; a call that adopted somebody else's span leaves this to its owner."""
         self.span.end()
 
-    def _end(self, status: CallStatus, error_type: str | None, message: str | None, code: str | None) -> None:
+    def conclude(self, status: CallStatus, error_type: str | None, message: str | None, code: str | None) -> None:
+        """End the span with an outcome that is already told apart; `code` defaults to `error_type`."""
         if self._ended:
             return
         try:
+            said = self._last
+            said[elf.ELF_OUTCOME] = status
             text = message[:_MAX_MESSAGE] if message else None
-            self.set(
-                {
-                    elf.ELF_OUTCOME: status,
-                    otel.ERROR_TYPE: error_type,
-                    elf.ELF_ERROR_MESSAGE: text if status != "success" else None,
-                    elf.ELF_ERROR_CODE: code or (error_type if status != "success" else None),
-                }
-            )
+            if error_type:
+                said[otel.ERROR_TYPE] = error_type
+            if status != "success":
+                if text:
+                    said[elf.ELF_ERROR_MESSAGE] = text
+                if code or error_type:
+                    said[elf.ELF_ERROR_CODE] = code or error_type or ""
+            keep = self.span.set_attribute
+            for name, value in said.items():  # one by one: a mapping is checked as a value first, which costs more
+                keep(name, value)
             if status in {"error", "timeout"}:
                 self.span.set_status(Status(StatusCode.ERROR, text))
             self._ended = True
@@ -118,22 +140,22 @@ class CallSpan:
             logger.debug("a call's span could not be ended", exc_info=True)
 
 
-def start_client_span(tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue]) -> CallSpan:
+def start_client_span(
+    tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue], *, marked: bool = True
+) -> CallSpan:
     """Start the CLIENT span of a call made here; its context names the caller for the callee.
 
-    The source is the acting entity of the current context, else the process itself.
+    The source is the acting entity of the current context, else the process itself. With `marked` the span's own id
+    travels in the baggage as well.
     """
     current = otel_context.get_current()
-    span = tracer.start_span(name, context=current, kind=SpanKind.CLIENT, attributes=attributes)
-    context = trace.set_span_in_context(span, current)
     actor = current_actor(current)
-    if actor is not None and span.is_recording():
-        span.set_attributes({elf.ELF_SOURCE_ID: actor.id, elf.ELF_SOURCE_TYPE: actor.type})
-    correlation_id = correlation_of(current)
-    if correlation_id and span.is_recording():
-        span.set_attribute(elf.ELF_CORRELATION_ID, correlation_id)
+    acting = _acting_attributes(current, actor)
+    stated = {**attributes, **acting} if acting else attributes
+    span = tracer.start_span(name, context=current, kind=SpanKind.CLIENT, attributes=stated)
+    context = trace.set_span_in_context(span, current)
     caller = actor or process_entity(span)
-    return CallSpan(span, with_caller(context, caller, span) if caller else context)
+    return CallSpan(span, with_caller(context, caller, span if marked else None) if caller else context)
 
 
 def start_server_span(tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue], parent: Context) -> CallSpan:
@@ -142,7 +164,34 @@ def start_server_span(tracer: Tracer, name: str, attributes: Mapping[str, Attrib
     return CallSpan(span, trace.set_span_in_context(span, parent))
 
 
-def _spoken(error: BaseException) -> str | None:
+class AdoptedSpan(CallSpan):
+    """A call whose span somebody else opened and will end: we only state what we know and how it ended."""
+
+    def finish(self) -> None:
+        """Leave the end to the span's owner."""
+
+
+def adopt_client_span(span: Span, attributes: Mapping[str, AttributeValue]) -> CallSpan:
+    """Return the call of a CLIENT span that another instrumentation has open; its context names the caller."""
+    current = otel_context.get_current()
+    actor = current_actor(current)
+    span.set_attributes({**attributes, **_acting_attributes(current, actor)})
+    caller = actor or process_entity(span)
+    return AdoptedSpan(span, with_caller(current, caller) if caller else current)
+
+
+def _acting_attributes(context: Context, actor: EntityRef | None) -> dict[str, AttributeValue]:
+    said: dict[str, AttributeValue] = {}
+    if actor is not None:
+        said[elf.ELF_SOURCE_ID] = actor.id
+        said[elf.ELF_SOURCE_TYPE] = actor.type
+    correlation_id = correlation_of(context)
+    if correlation_id:
+        said[elf.ELF_CORRELATION_ID] = correlation_id
+    return said
+
+
+def spoken(error: BaseException) -> str | None:
     """Return the exception's text; an exception whose `__str__` fails is named by its type only."""
     try:
         return str(error) or type(error).__qualname__

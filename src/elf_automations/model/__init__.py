@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from elf_automations.model.batch import Fault, MappedBatch, map_batch
 from elf_automations.model.call import Call, Details, Outcome, Protocol, Side, Status
 from elf_automations.model.communication import Communication, communication, row_id
 from elf_automations.model.entity import ENTITY_TYPES, Entity, EntityRef, entity, identify
@@ -27,7 +28,9 @@ __all__ = [
     "Entity",
     "EntityRef",
     "ExceptionRecord",
+    "Fault",
     "LinkRecord",
+    "MappedBatch",
     "Noise",
     "Outcome",
     "Protocol",
@@ -41,6 +44,7 @@ __all__ = [
     "communication",
     "entity",
     "identify",
+    "map_batch",
     "recognise",
     "row_id",
     "settle",

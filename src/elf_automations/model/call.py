@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import orjson
 
@@ -52,7 +52,9 @@ class Call:
     """One span's statement about one call; `settle` decides which statements count.
 
     `key` names what is called (a tool, a method): nested client spans with the same protocol, operation
-    and key are layers of one call.
+    and key are layers of one call. `target_named` is False when the target is a guess that any layer knows
+    better. `relayed` marks a span that passes on the call of the server span above it in its process, if that is a
+    call of the same. `unasked` marks a request that libraries also make on their own account.
     """
 
     span: SpanRecord
@@ -66,6 +68,9 @@ class Call:
     details: Details = field(default_factory=Details)
     key: str = ""
     entities: tuple[Entity, ...] = ()
+    target_named: bool = True
+    relayed: bool = False
+    unasked: bool = False
 
 
 def stated(call: Call) -> Call:
@@ -77,31 +82,53 @@ def stated(call: Call) -> Call:
     source_id = span.text(elf.ELF_SOURCE_ID)
     target_id = span.text(elf.ELF_TARGET_ID)
     side = span.text(elf.ELF_OBSERVED_BY)
-    details = call.details
-    size, tokens = span.number(elf.ELF_PAYLOAD_SIZE), span.number(elf.ELF_TOKENS_USED)
-    cost = span.number(elf.ELF_COST_USD)
     return replace(
         call,
         operation=span.text(elf.ELF_OPERATION) or call.operation,
         side=cast("Side", side) if side in SIDES else call.side,
         source=EntityRef(source_id, span.text(elf.ELF_SOURCE_TYPE) or call.source.type) if source_id else call.source,
         target=EntityRef(target_id, span.text(elf.ELF_TARGET_TYPE) or call.target.type) if target_id else call.target,
+        target_named=call.target_named or bool(target_id),
         outcome=_stated_outcome(span, call.outcome),
         duration_ms=_stated_duration(span, call.duration_ms),
-        details=replace(
-            details,
-            tool_category=span.text(elf.ELF_TOOL_CATEGORY) or details.tool_category,
-            task_description=span.text(elf.ELF_TASK_DESCRIPTION) or details.task_description,
-            capabilities_required=span.texts(elf.ELF_CAPABILITIES_REQUIRED) or details.capabilities_required,
-            message_type=span.text(elf.ELF_MESSAGE_TYPE) or details.message_type,
-            workflow_id=span.text(elf.ELF_WORKFLOW_ID) or details.workflow_id,
-            workflow_name=span.text(elf.ELF_WORKFLOW_NAME) or details.workflow_name,
-            workflow_node=span.text(elf.ELF_WORKFLOW_NODE) or details.workflow_node,
-            payload_size_bytes=int(size) if size is not None else details.payload_size_bytes,
-            tokens_used=int(tokens) if tokens is not None else details.tokens_used,
-            estimated_cost=float(cost) if cost is not None else details.estimated_cost,
-            metadata={**details.metadata, **_stated_metadata(span)},
-        ),
+        # Most calls state none of them.
+        details=call.details if _DETAILS.isdisjoint(span.attributes) else _stated_details(span, call.details),
+    )
+
+
+_DETAILS: Final = frozenset(
+    {
+        elf.ELF_TOOL_CATEGORY,
+        elf.ELF_TASK_DESCRIPTION,
+        elf.ELF_CAPABILITIES_REQUIRED,
+        elf.ELF_MESSAGE_TYPE,
+        elf.ELF_WORKFLOW_ID,
+        elf.ELF_WORKFLOW_NAME,
+        elf.ELF_WORKFLOW_NODE,
+        elf.ELF_PAYLOAD_SIZE,
+        elf.ELF_TOKENS_USED,
+        elf.ELF_COST_USD,
+        elf.ELF_METADATA,
+    }
+)
+
+
+def _stated_details(span: SpanRecord, details: Details) -> Details:
+    size, tokens = span.number(elf.ELF_PAYLOAD_SIZE), span.number(elf.ELF_TOKENS_USED)
+    cost = span.number(elf.ELF_COST_USD)
+    return replace(
+        details,
+        tool_category=span.text(elf.ELF_TOOL_CATEGORY) or details.tool_category,
+        task_description=span.text(elf.ELF_TASK_DESCRIPTION) or details.task_description,
+        capabilities_required=span.texts(elf.ELF_CAPABILITIES_REQUIRED) or details.capabilities_required,
+        message_type=span.text(elf.ELF_MESSAGE_TYPE) or details.message_type,
+        workflow_id=span.text(elf.ELF_WORKFLOW_ID) or details.workflow_id,
+        workflow_name=span.text(elf.ELF_WORKFLOW_NAME) or details.workflow_name,
+        workflow_node=span.text(elf.ELF_WORKFLOW_NODE) or details.workflow_node,
+        payload_size_bytes=int(size) if size is not None else details.payload_size_bytes,
+        tokens_used=int(tokens) if tokens is not None else details.tokens_used,
+        estimated_cost=float(cost) if cost is not None else details.estimated_cost,
+        metadata={**details.metadata, **_stated_metadata(span)},
     )
 
 

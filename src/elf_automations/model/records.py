@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,12 +91,19 @@ class SpanRecord:
 
     def text(self, *names: str) -> str | None:
         """Return the first non-empty string attribute among `names`, numbers spelled out; None when all miss."""
-        return first_text(self.attributes, *names)
+        # Asked a dozen times for each span: the common answers come without another call.
+        for name in names:
+            value = self.attributes.get(name)
+            if value is not None:
+                return value if value and type(value) is str else first_text(self.attributes, *names)
+        return None
 
     def number(self, name: str) -> int | float | None:
-        """Return a numeric attribute, None for anything else (booleans are not numbers here)."""
+        """Return a finite numeric attribute, None for anything else (booleans are not numbers here)."""
         value = self.attributes.get(name)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def texts(self, name: str) -> tuple[str, ...] | None:
         """Return a list attribute as strings, None when it is absent or no list."""
@@ -109,8 +117,10 @@ def first_text(attributes: Attributes, *names: str) -> str | None:
     """Return the first non-empty textual value among the attributes `names`; None when all miss."""
     for name in names:
         value = attributes.get(name)
-        if isinstance(value, str) and value:
+        if value is None or value == "" or isinstance(value, bool):
+            continue
+        if isinstance(value, str):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float):
             return str(value)
     return None

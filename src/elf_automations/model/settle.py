@@ -7,22 +7,22 @@ batch is settled later in SQL by `settle_communications`.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
-from elf_automations.conventions import otel
-from elf_automations.model.call import Call, Outcome
+from elf_automations.conventions import elf
+from elf_automations.model.call import Call, Details, Outcome
+from elf_automations.model.claims import Batch, SpanKey, claims_of, process_of
 from elf_automations.model.communication import Communication, communication, instant
 from elf_automations.model.entity import Entity, EntityRef, entity
+from elf_automations.model.listings import unasked_listings
 from elf_automations.model.noise import Noise
 from elf_automations.model.protocols import recognise
-from elf_automations.model.records import SpanRecord
+from elf_automations.model.records import SpanKind, SpanRecord
 
-_SpanKey: TypeAlias = tuple[bytes, bytes]
-_MAX_ANCESTORS: Final = 64
-# A record by hand measures with another clock than the span: a millisecond covers the difference.
-_CLOCKS_NS: Final = 1_000_000
+UNKNOWN: Final = "unknown"
 _FAILED: Final = frozenset({"error", "timeout"})
 
 
@@ -34,13 +34,6 @@ class Settled:
     entities: tuple[Entity, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    parents: dict[_SpanKey, bytes | None]
-    calls: dict[_SpanKey, Call]
-    chatter: dict[_SpanKey, Noise]
-
-
 def settle(spans: Iterable[SpanRecord]) -> Settled:
     """Return the rows and registry entries of a batch of finished spans.
 
@@ -48,144 +41,117 @@ def settle(spans: Iterable[SpanRecord]) -> Settled:
     batch is one row. Rejects nothing and raises nothing for odd spans; unknown ones are left out.
     """
     batch = _classify(spans)
-    outer: dict[_SpanKey, _SpanKey] = {}
-    dropped: set[_SpanKey] = set()
-    for key, call in batch.calls.items():
-        claim = _claim(batch, key, call)
-        if isinstance(claim, Noise):
-            dropped.add(key)
-        elif claim is not None:
-            outer[key] = claim
-    outer |= _recorded_by_hand(batch, outer, dropped)
-    outcomes = {key: call.outcome for key, call in batch.calls.items()}
-    for key, claimant in outer.items():
-        outcomes[claimant] = _worse(outcomes[claimant], batch.calls[key].outcome)
-    kept = [(key, call) for key, call in batch.calls.items() if key not in dropped]
-    rows = tuple(communication(call, counted=key not in outer, outcome=outcomes[key]) for key, call in kept)
-    return Settled(rows, _entities([call for _, call in kept], rows))
+    claims = claims_of(batch, unasked_listings(batch))
+    layers: dict[SpanKey, list[SpanKey]] = {}
+    for key, claimant in claims.outer.items():
+        layers.setdefault(claimant, []).append(key)
+    kept = {key: call for key, call in batch.calls.items() if key not in claims.dropped}
+    for claimant, below in layers.items():
+        below.sort(key=lambda key: (batch.calls[key].span.start_ns, key))
+        kept[claimant] = _merged(batch.calls[claimant], [batch.calls[key] for key in below])
+    rows = tuple(
+        communication(call, counted=key not in claims.outer, outcome=call.outcome) for key, call in kept.items()
+    )
+    return Settled(rows, _entities(list(kept.values()), rows))
 
 
-def _classify(spans: Iterable[SpanRecord]) -> _Batch:
-    parents: dict[_SpanKey, bytes | None] = {}
-    calls: dict[_SpanKey, Call] = {}
-    chatter: dict[_SpanKey, Noise] = {}
+def _classify(spans: Iterable[SpanRecord]) -> Batch:
+    parents: dict[SpanKey, bytes | None] = {}
+    calls: dict[SpanKey, Call] = {}
+    noise: dict[SpanKey, Noise] = {}
+    servers: set[SpanKey] = set()
     for span in spans:
         key = (span.trace_id, span.span_id)
         parents[key] = span.caller_span_id
         answer = recognise(span)
         if isinstance(answer, Noise):
-            chatter[key] = answer
+            noise[key] = answer
         elif answer is not None:
             calls[key] = answer
-    return _Batch(parents, calls, chatter)
+        elif span.kind is SpanKind.SERVER:
+            servers.add(key)
+    return Batch(parents, calls, noise, servers)
 
 
-def _ancestors(batch: _Batch, key: _SpanKey) -> Iterator[_SpanKey]:
-    """Yield the ancestors of a span within the batch, nearest first; ends on cycles."""
-    trace_id = key[0]
-    seen = {key}
-    for _ in range(_MAX_ANCESTORS):
-        parent = batch.parents.get(key)
-        if parent is None:
-            return
-        key = (trace_id, parent)
-        if key in seen:
-            return
-        seen.add(key)
-        yield key
+def _merged(call: Call, layers: list[Call]) -> Call:
+    """Return `call` with what it does not know taken from its layers, the outermost first; nothing is added up."""
+    outcome, source, target, named = call.outcome, call.source, call.target, call.target_named
+    details = call.details
+    for layer in layers:
+        outcome = _worse(outcome, layer.outcome)
+        details = _completed(details, layer.details)
+        if not named and layer.target.id != UNKNOWN and (layer.target_named or target.id == UNKNOWN):
+            target, named = layer.target, layer.target_named
+    if call.span.text(elf.ELF_SOURCE_ID) is None:
+        # A layer in the same process may know on whose behalf it acts; what a server heard of its caller is no better.
+        acting = (layer for layer in layers if layer.side == "client" and layer.span.text(elf.ELF_SOURCE_ID))
+        source = next((it.source for it in acting if process_of(it.span) == process_of(call.span)), source)
+    return replace(call, outcome=outcome, source=source, target=target, target_named=named, details=details)
 
 
-def _claim(batch: _Batch, key: _SpanKey, call: Call) -> _SpanKey | Noise | None:
-    """Return the outermost client span of the same call, `Noise` for the server's half of chatter, else None."""
-    if call.side not in {"client", "server"}:
-        return None
-    claimant: _SpanKey | None = None
-    for ancestor in _ancestors(batch, key):
-        noise = batch.chatter.get(ancestor)
-        if noise and noise.protocol == call.protocol and call.side == "server" and claimant is None:
-            return noise
-        above = batch.calls.get(ancestor)
-        if above is None or above.protocol != call.protocol:
-            continue
-        if above.side == "server":
-            break
-        if above.side == "client" and _same_call(above, call):
-            claimant = ancestor
-    return claimant
-
-
-def _recorded_by_hand(
-    batch: _Batch, outer: Mapping[_SpanKey, _SpanKey], dropped: Container[_SpanKey]
-) -> dict[_SpanKey, _SpanKey]:
-    """Return the instrumented calls that the application recorded by hand as well, each with its record.
-
-    `record_mcp()` around a traced call makes a sibling, no ancestor: they are one call when they have the same
-    protocol, operation and key in one process and the record's time holds the call's. One record claims one call.
-    """
-    waiting: dict[tuple[object, ...], list[_SpanKey]] = {}
-    for key, call in batch.calls.items():
-        if call.side in {"client", "server"} and key not in outer and key not in dropped:
-            waiting.setdefault(_likeness(call), []).append(key)
-    claims: dict[_SpanKey, _SpanKey] = {}
-    for key, record in batch.calls.items():
-        if record.side == "manual" and record.duration_ms is not None:
-            rivals = waiting.get(_likeness(record), [])
-            inside = [rival for rival in rivals if _within(batch.calls[rival].span, record.span)]
-            if inside:
-                first = min(inside, key=lambda rival: batch.calls[rival].span.start_ns)
-                rivals.remove(first)
-                claims[first] = key
-    return claims
-
-
-def _likeness(call: Call) -> tuple[object, ...]:
-    resource = call.span.resource.attributes
-    process = resource.get(otel.SERVICE_NAME), resource.get(otel.SERVICE_INSTANCE_ID)
-    # A message id, the key of an A2A call, is unknown to who records by hand; its team is not.
-    key = call.target.id if call.protocol == "a2a" else call.key
-    return call.protocol, call.operation, key, process
-
-
-def _within(inner: SpanRecord, outer: SpanRecord) -> bool:
-    if inner.end_ns is None or outer.end_ns is None:
-        return False
-    return outer.start_ns - _CLOCKS_NS <= inner.start_ns and inner.end_ns <= outer.end_ns + _CLOCKS_NS
-
-
-def _same_call(outer: Call, inner: Call) -> bool:
-    return outer.operation == inner.operation and (outer.key == inner.key or not outer.key or not inner.key)
+def _completed(known: Details, layer: Details) -> Details:
+    """Return `known` with its empty columns taken from `layer`; tokens and their cost come from one layer together."""
+    missing = {
+        field.name: getattr(layer, field.name)
+        for field in fields(known)
+        if getattr(known, field.name) is None and getattr(layer, field.name) is not None
+    }
+    if known.tokens_used is not None:
+        missing.pop("estimated_cost", None)
+    return replace(known, **missing) if missing else known
 
 
 def _worse(seen: Outcome, witness: Outcome) -> Outcome:
-    """Let a layer that saw an error correct a client that saw nothing wrong, never the other way round."""
-    return witness if seen.status == "success" and witness.status == "error" else seen
+    """Let a layer that saw an error correct a client that saw nothing wrong, never the other way round.
+
+    Of two that saw the same end, the protocol's own number is a better code than the name of a class.
+    """
+    if seen.status == "success" and witness.status == "error":
+        return witness
+    if seen.status == witness.status and _is_number(witness.error_code) and not _is_number(seen.error_code):
+        return replace(seen, error_code=witness.error_code)
+    return seen
+
+
+def _is_number(code: str | None) -> bool:
+    return code is not None and code.removeprefix("-").isdecimal()
 
 
 def _entities(calls: list[Call], rows: tuple[Communication, ...]) -> tuple[Entity, ...]:
     found: dict[tuple[str, str], Entity] = {}
+    # The spans of a process share its resource, so it is asked once.
+    resources = {id(call.span.resource): call.span.resource for call in calls}
+    for declared in map(entity, resources.values()):
+        if declared:
+            _add(found, declared)
     for call in calls:
-        declared = entity(call.span.resource)
-        for seen in (*call.entities, *([declared] if declared else [])):
+        for seen in call.entities:
             _add(found, seen)
-    for call, row in zip(calls, rows, strict=True):
-        if row.counted:
-            ended = instant(call.span.end_ns or call.span.start_ns)
-            failed = 1 if row.status in _FAILED else 0
-            ends = {EntityRef(row.source_id, row.source_type), EntityRef(row.target_id, row.target_type)}
-            for ref in ends:
-                if ref.registry_type:
-                    _add(
-                        found,
-                        Entity(
-                            entity_id=ref.id,
-                            entity_type=ref.registry_type,
-                            observed=False,
-                            calls=1,
-                            errors=failed,
-                            last_activity=ended,
-                        ),
-                    )
+    for active in _activity(calls, rows):
+        _add(found, active)
     return tuple(found[key] for key in sorted(found))
+
+
+def _activity(calls: list[Call], rows: tuple[Communication, ...]) -> Iterator[Entity]:
+    """Yield what the counted rows add to each end: calls, errors, when last."""
+    ended: dict[EntityRef, list[int]] = {}
+    failed: Counter[EntityRef] = Counter()
+    for call, row in zip(calls, rows, strict=True):
+        if not row.counted:
+            continue
+        for ref in {EntityRef(row.source_id, row.source_type), EntityRef(row.target_id, row.target_type)}:
+            ended.setdefault(ref, []).append(call.span.end_ns or call.span.start_ns)
+            failed[ref] += row.status in _FAILED
+    for ref, times in ended.items():
+        if ref.registry_type:
+            yield Entity(
+                entity_id=ref.id,
+                entity_type=ref.registry_type,
+                observed=False,
+                calls=len(times),
+                errors=failed[ref],
+                last_activity=instant(max(times)),
+            )
 
 
 def _add(found: dict[tuple[str, str], Entity], seen: Entity) -> None:

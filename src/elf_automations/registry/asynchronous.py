@@ -41,6 +41,7 @@ class AsyncUnifiedRegistry:
     heartbeat = _awaited(UnifiedRegistry.heartbeat)
     deregister = _awaited(UnifiedRegistry.deregister)
     record_activity = _awaited(UnifiedRegistry.record_activity)
+    observe = _awaited(UnifiedRegistry.observe)
     get = _awaited(UnifiedRegistry.get)
     list = _awaited(UnifiedRegistry.list)
     resolve_endpoint = _awaited(UnifiedRegistry.resolve_endpoint)

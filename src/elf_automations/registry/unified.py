@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from elf_automations.errors import ConfigurationError
-from elf_automations.model import AttributeValue
+from elf_automations.model import AttributeValue, Entity
 from elf_automations.model.redact import bounded_metadata
 from elf_automations.registry.over_https import SupabaseEntities
 from elf_automations.registry.words import HEALTH, InvalidEntityError, known_health, known_type, named, text, texts
@@ -73,6 +73,8 @@ class UnifiedRegistry:
         department: str | None = None,
     ) -> str:
         """Make the entity known, or bring what is known of it up to date; None leaves a column as it is.
+
+        One that was deregistered is back by this: `registered` again, with a transition and a line in the audit.
 
         Args:
             entity_id: unique among the entities of its type.
@@ -183,6 +185,13 @@ class UnifiedRegistry:
             "p_is_error": is_error,
         }
         return bool(self._call("record_entity_activity", arguments))
+
+    def observe(self, entities: Sequence[Entity]) -> int:
+        """Add what was seen of entities: makes unknown ones known and fills gaps; what others registered stays.
+
+        Returns how many entities it touched.
+        """
+        return int(self._call("record_observed_entities", {"p_entities": entities}))
 
     def get(self, entity_id: str, entity_type: str) -> dict[str, Any] | None:
         """Return the entity's row of `unified_registry`, None when it is unknown; deleted ones are still there."""

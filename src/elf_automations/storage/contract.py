@@ -42,8 +42,12 @@ class Writer(Protocol):
         """
         ...
 
-    def settle(self, since: datetime) -> None:
-        """Decide over rows from `since` on which of them count; same errors as `write`."""
+    def settle(self, since: datetime, *, wait: bool = True) -> bool:
+        """Decide which rows count, over all that came since that was done last; same errors as `write`.
+
+        `since` is when the earliest row begins that this writer knows to be unsettled. With `wait` all that is stored
+        is settled on return; without it another session that is at it is left to it. Return whether nothing is left.
+        """
         ...
 
     def close(self) -> None:

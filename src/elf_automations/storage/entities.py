@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, LiteralString, Protocol
+from typing import Any, Final, LiteralString, Protocol, cast
 from uuid import UUID
 
 import psycopg
@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from elf_automations.model import Entity
 from elf_automations.storage.columns import json_bytes
 from elf_automations.storage.connection import connect, translated
 
@@ -88,7 +89,7 @@ class PostgresEntities:
         weakref.finalize(self, self._link.close)
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> Any:
-        """Return what `function` answers to named `arguments`; mappings go as jsonb, sequences of text as text[]."""
+        """Return what `function` answers to named `arguments`; mappings and entities go as jsonb, texts as text[]."""
         names = list(arguments)
         statement = sql.SQL("SELECT * FROM {}({})").format(
             sql.Identifier(function),
@@ -139,7 +140,11 @@ class PostgresEntities:
 
 
 def _parameter(value: object) -> object:
-    return Jsonb(value, dumps=json_bytes) if isinstance(value, Mapping) else value
+    return Jsonb(value, dumps=json_bytes) if isinstance(value, Mapping) or _has_entities(value) else value
+
+
+def _has_entities(value: object) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(each, Entity) for each in cast("list[object]", value))
 
 
 def _plain(value: object) -> object:

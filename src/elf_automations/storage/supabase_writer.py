@@ -23,6 +23,8 @@ from elf_automations.storage.supabase import SupabaseRpc
 
 _Encoded: TypeAlias = tuple[Communication, bytes]
 _PART_BYTES: Final = 4 * 1024 * 1024
+# A pass gives way after two seconds; who waits comes again, as long as that can matter.
+_PASSES: Final = 30
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -37,7 +39,7 @@ class SupabaseWriter:
         self._open_rpc = open_rpc
         self._rpc: SupabaseRpc | None = None
         self._owner = 0
-        self._may_settle = self._may_maintain = True
+        self._forbidden: set[str] = set()
         self._owed: deque[Sequence[Entity]] = deque()
 
     def write(self, rows: Sequence[Communication], entities: Sequence[Entity], *, retry: bool) -> WriteResult:
@@ -62,20 +64,31 @@ class SupabaseWriter:
             unregistered += self._send_owed()
         return WriteResult(stored, duplicate, tuple(rejected), unregistered)
 
-    def settle(self, since: datetime) -> None:
-        """Run `settle_communications`, and all upkeep when nobody did it for ten minutes.
+    def settle(self, since: datetime, *, wait: bool = True) -> bool:
+        """Settle what came, see `Writer.settle`, and do all upkeep when nobody did it for ten minutes.
 
-        What a key may not do is asked once; `elf-telemetry maintain` does it then.
+        What a key may not do is asked once; `elf-telemetry maintain` does it then. `since` matters to a schema older
+        than 0045.
         """
-        self._may_settle = self._may_settle and self._allowed("settle_communications", {"p_since": since})
-        self._may_maintain = self._may_maintain and self._allowed("maintain_telemetry_if_due", {})
+        left = self._ask("settle_communications_if_due", {"p_wait": wait}) is False
+        for _ in range(_PASSES if left and wait else 0):
+            left = self._ask("settle_communications_if_due", {"p_wait": wait}) is False
+            if not left:
+                break
+        if "settle_communications_if_due" in self._forbidden:
+            self._ask("settle_communications", {"p_since": since})
+        self._ask("maintain_telemetry_if_due", {})
+        return not left
 
-    def _allowed(self, function: str, arguments: Mapping[str, Any]) -> bool:
+    def _ask(self, function: str, arguments: Mapping[str, Any]) -> object:
+        """Return what `function` answers, None when it is not there for this key; then it is not asked again."""
+        if function in self._forbidden:
+            return None
         try:
-            self._client().call(function, arguments)
+            return self._client().call(function, arguments)
         except (StorageRefusedError, SchemaMissingError):
-            return False
-        return True
+            self._forbidden.add(function)
+            return None
 
     def close(self) -> None:
         """Close the HTTP client; the next use makes a new one."""

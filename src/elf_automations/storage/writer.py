@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import psycopg
 
@@ -24,6 +25,7 @@ from elf_automations.storage.copy_rows import (
     insert_json,
     insert_through_staging,
 )
+from elf_automations.storage.settle_stored import settle_stored
 from elf_automations.storage.sqlstate import ROW_ERRORS, classified, is_row_error, row_reason
 
 _T = TypeVar("_T")
@@ -31,7 +33,6 @@ _T = TypeVar("_T")
 # SET LOCAL ends with the transaction: behind a transaction pooler anything longer leaks to other clients.
 _LIMITS: Final = "SET LOCAL statement_timeout = '30s'"
 _RECORD_ENTITIES: Final = "SELECT record_observed_entities(%s::jsonb)"
-_SETTLE: Final = "SELECT settle_communications(%s)"
 # What nobody schedules is done by who writes; a role that may not, or a schema from before it, is no matter.
 _UPKEEP: Final = """
 DO $$
@@ -76,18 +77,20 @@ class PostgresWriter:
             return WriteResult()
         return self._run(lambda connection, again: self._write(connection, rows, entities, retry=retry or again))
 
-    def settle(self, since: datetime) -> None:
-        """Run `settle_communications` over rows from `since` on, and all upkeep when nobody did it for ten minutes."""
+    def settle(self, since: datetime, *, wait: bool = True) -> bool:
+        """Settle what came, see `Writer.settle`, and do all upkeep when nobody did it for ten minutes.
 
-        def run(connection: psycopg.Connection[Any], _again: bool) -> None:
-            with connection.transaction():
-                connection.execute(_LIMITS)
-                connection.execute(_SETTLE, (since,))
+        `since` matters to a role that may only call `settle_communications`, and to a schema older than 0045.
+        """
+
+        def run(connection: psycopg.Connection[Any], _again: bool) -> bool:
+            settled = settle_stored(connection, since, wait=wait)
             with connection.transaction():
                 connection.execute(_LIMITS)
                 connection.execute(_UPKEEP)
+            return settled
 
-        self._run(run)
+        return self._run(run)
 
     def close(self) -> None:
         """Close the connection; the next use opens a new one."""
@@ -191,8 +194,10 @@ def _write_by_function(
         answer: dict[str, Any] = found[0] if found else {}
         bad: list[dict[str, Any]] = answer["rejected"]
         refused.extend((part[int(line["index"])], str(line["reason"])) for line in bad)
-        new: list[str] | None = answer.get("stored_ids")
-        keys.update((row.timestamp, row.id) for row in part if new is None or str(row.id) in new)
+        # It names the new ones only when some were not: all of them were when nothing is named.
+        named: list[str] | None = answer.get("stored_ids")
+        new = {row.id for row in part} if named is None else set(map(UUID, named))
+        keys.update((row.timestamp, row.id) for row in part if row.id in new)
 
     with connection.transaction():
         connection.execute(_LIMITS)
@@ -208,7 +213,13 @@ def _with_entities(
     refused: Sequence[tuple[Communication, str]],
 ) -> WriteResult:
     """Record the entities of a batch of which the rows at `keys` were new, and say what became of it."""
-    stored = {(row.timestamp, row.id): row for row in rows if (row.timestamp, row.id) in keys}
+    bad = {id(row) for row, _ in refused}
+    # The first of those with one key is what is stored: that one adds its activity.
+    stored: dict[RowKey, Communication] = {}
+    for row in rows:
+        key = (row.timestamp, row.id)
+        if key in keys and id(row) not in bad:
+            stored.setdefault(key, row)
     active = entities if len(stored) == len(rows) else recounted(entities, stored.values())
     unregistered = _each_bearable(connection, active, lambda part: _record(connection, part))
     return WriteResult(

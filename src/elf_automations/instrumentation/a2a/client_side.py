@@ -1,29 +1,28 @@
-"""The client side of A2A: one CLIENT span a call, above the transports, so that one hook serves all bindings."""
+"""The client side of A2A: one CLIENT span a call, above the transports, so that one hook serves all bindings.
+
+A transport used without a client is observed itself.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Mapping
 from typing import Any, Final
 
 from a2a.client.client import ClientCallContext
+from a2a.types.a2a_pb2 import AgentCard
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
 from opentelemetry.trace import Tracer
+from opentelemetry.util.types import AttributeValue
 
-from elf_automations.instrumentation.a2a.attributes import (
-    binding_of,
-    call_attributes,
-    card_of,
-    endpoint_attributes,
-    request_attributes,
-    streams,
-    team_attributes,
-)
-from elf_automations.instrumentation.a2a.driving import observed, observed_once, unobserved
-from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SEND, SEND_STREAMING, Method
+from elf_automations.instrumentation.a2a.attributes import call_attributes, request_attributes
+from elf_automations.instrumentation.a2a.cards import card_of, streams, target_attributes, transport_of
+from elf_automations.instrumentation.a2a.driving import Begin, observing_stream, observing_unary
+from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SEND, SEND_STREAMING, TRANSPORT_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import carrying
 from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint
@@ -31,16 +30,28 @@ from elf_automations.instrumentation.spans import CallSpan, start_client_span
 
 logger = logging.getLogger(__name__)
 
-# Set while a caller's own span covers the SDK call, which then needs no second one.
+# Which SDK calls a span already covers: True all of them (a caller's own span), else those of this transport.
 _COVERED: Final = otel_context.create_key("elf-a2a-call-covered")
+_TRANSPORTS: Final = (
+    ("a2a.client.transports.jsonrpc", "JsonRpcTransport", "httpx"),
+    ("a2a.client.transports.rest", "RestTransport", "httpx"),
+    ("a2a.client.transports.grpc", "GrpcTransport", "grpc"),
+)
 
 
 def client_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    """Return the patch points of `BaseClient`."""
-    return tuple(
-        PatchPoint("a2a.client.base_client", f"BaseClient.{name}", _wrapper(tracer, method))
+    """Return the patch points of `BaseClient` and of the transports whose libraries are installed."""
+    clients = [
+        PatchPoint("a2a.client.base_client", f"BaseClient.{name}", _client_wrapper(tracer, method))
         for name, method in CLIENT_METHODS.items()
-    )
+    ]
+    transports = [
+        PatchPoint(module, f"{transport}.{name}", _transport_wrapper(tracer, method))
+        for module, transport, library in _TRANSPORTS
+        if importlib.util.find_spec(library) is not None
+        for name, method in TRANSPORT_METHODS.items()
+    ]
+    return (*clients, *transports)
 
 
 def covered(context: Context, *, by_caller: bool = True) -> Context:
@@ -49,26 +60,9 @@ def covered(context: Context, *, by_caller: bool = True) -> Context:
 
 
 def describe(call: CallSpan, client: Any, request: Any) -> None:
-    """Put what the client's Agent Card and the request say on the span; never raises."""
-    if not call.recording:
-        return
-    try:
-        call.set({**team_attributes(card_of(client)), **endpoint_attributes(client), **request_attributes(request)})
-    except Exception:
-        logger.debug("an A2A call could not be described", exc_info=True)
-
-
-def client_facts(client: Any, request: Any) -> dict[str, Any]:
-    """Return what a row's metadata keeps of a client call: binding, and modes that differ from the usual."""
-    try:
-        facts: dict[str, Any] = {"binding": binding_of(client)}
-        configuration = getattr(request, "configuration", None)
-        if configuration is not None and configuration.return_immediately:
-            facts["return_immediately"] = True
-    except Exception:
-        logger.debug("an A2A client could not be read", exc_info=True)
-        return {}
-    return facts
+    """Put what the client's Agent Card, its transport and the request say on the span; never raises."""
+    if call.recording:
+        call.set(_described(transport_of(client), card_of(client), request))
 
 
 def send_method(client: Any) -> Method:
@@ -85,58 +79,77 @@ def carry(context: ClientCallContext | None, call: CallSpan) -> ClientCallContex
         return context
 
 
-def _wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
-    return _stream_wrapper(tracer, method) if method.streams else _unary_wrapper(tracer, method)
-
-
-def _stream_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
-    def make(original: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncGenerator[Any, None]]:
-        @functools.wraps(original)
-        async def stream(
-            self: Any, request: Any, *args: Any, context: Any = None, **kwargs: Any
-        ) -> AsyncGenerator[Any, None]:
-            seen = _start(tracer, method, self, request)
-            if seen is None:
-                events = unobserved(original(self, request, *args, context=context, **kwargs))
-            else:
-                sent = carry(context, seen.call)
-                events = observed(seen, lambda: original(self, request, *args, context=sent, **kwargs))
-            try:
-                async for event in events:
-                    yield event
-            finally:
-                await events.aclose()
-
-        return stream
-
-    return make
-
-
-def _unary_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
-    def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        @functools.wraps(original)
-        async def unary(self: Any, request: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
-            seen = _start(tracer, method, self, request)
-            if seen is None:
-                return await original(self, request, *args, context=context, **kwargs)
-            sent = carry(context, seen.call)
-            return await observed_once(seen, lambda: original(self, request, *args, context=sent, **kwargs))
-
-        return unary
-
-    return make
-
-
-def _start(tracer: Tracer, method: Method, client: Any, request: Any) -> Observation | None:
-    """Start the span of a call; None when it has one, when tracing is suppressed, or when telemetry fails."""
+def _described(transport: object, card: AgentCard | None, request: Any) -> Mapping[str, AttributeValue]:
     try:
-        if otel_context.get_value(_COVERED) or not is_instrumentation_enabled():
-            return None
-        if method is SEND_STREAMING:
-            method = send_method(client)
-        call = start_client_span(tracer, method.name, call_attributes(method, "client"))
-        describe(call, client, request)
-        return Observation(call, method, metadata=client_facts(client, request))
+        return {**target_attributes(transport, card), **request_attributes(request)}
     except Exception:
-        logger.debug("an A2A call could not be traced", exc_info=True)
+        logger.debug("an A2A call could not be described", exc_info=True)
+        return {}
+
+
+def _client_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
+    def begin(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
+        if otel_context.get_value(_COVERED) is True:
+            return None
+        try:
+            used = send_method(client) if method is SEND_STREAMING else method
+            return _start(tracer, used, transport_of(client), card_of(client), args, kwargs)
+        except Exception:
+            logger.debug("an A2A call could not be traced", exc_info=True)
+            return None
+
+    return _wrapper(method, begin)
+
+
+def _transport_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
+    def begin(transport: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:
+        if _is_covered(transport):
+            return None
+        try:
+            card = getattr(transport, "agent_card", None)
+            return _start(tracer, method, transport, card, args, kwargs)
+        except Exception:
+            logger.debug("an A2A call could not be traced", exc_info=True)
+            return None
+
+    def make(original: Any) -> Any:
+        observing = _wrapper(method, begin)(original)
+
+        @functools.wraps(original)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            # Below a client, the usual place, what it makes is not wrapped a second time.
+            return original(self, *args, **kwargs) if _is_covered(self) else observing(self, *args, **kwargs)
+
+        return call
+
+    return make
+
+
+def _wrapper(method: Method, begin: Begin) -> MakeWrapper:
+    def make(original: Any) -> Any:
+        return observing_stream(original, begin) if method.streams else observing_unary(original, begin)
+
+    return make
+
+
+def _is_covered(transport: object) -> bool:
+    covering = otel_context.get_value(_COVERED)
+    return covering is True or covering is transport
+
+
+def _start(
+    tracer: Tracer,
+    method: Method,
+    transport: object,
+    card: AgentCard | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Observation | None:
+    """Start the span of a call and put its context among the call's keywords; None when tracing is suppressed."""
+    if not is_instrumentation_enabled():
         return None
+    said = _described(transport, card, args[0] if args else kwargs.get("request"))
+    call = start_client_span(tracer, method.name, {**call_attributes(method, "client"), **said})
+    kwargs["context"] = carry(kwargs.get("context"), call)
+    call.context = otel_context.set_value(_COVERED, transport, call.context)
+    return Observation(call, method)

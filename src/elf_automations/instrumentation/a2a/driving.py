@@ -2,69 +2,105 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+from opentelemetry.context import attach, detach
 
 from elf_automations.instrumentation.a2a.observation import Observation
 
-logger = logging.getLogger(__name__)
+# Starts the observation of one call of `self`, None for a call that gets none; may put other keywords in its place.
+Begin: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any]], Observation | None]
+Stream: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
+Unary: TypeAlias = Callable[..., Awaitable[Any]]
 
-_Event = TypeVar("_Event")
-_Result = TypeVar("_Result")
 
-
-async def observed(seen: Observation, start: Callable[[], AsyncIterator[_Event]]) -> AsyncGenerator[_Event, None]:
-    """Yield the events of the stream that `start` makes.
+def observing_stream(original: Stream, begin: Begin) -> Stream:
+    """Return `original` so that each iteration of what it makes is observed.
 
     The call's context is current only while the stream works, not while its consumer does; the inner stream is
-    closed with ours.
+    closed with ours, and a stream nobody iterates starts nothing.
     """
-    active = seen.call.active
-    stream: AsyncIterator[_Event] | None = None
-    try:
-        with active():
-            stream = start()
-        while True:
-            with active():
+
+    @functools.wraps(original)
+    async def stream(self: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        seen = begin(self, args, kwargs)
+        if seen is None:
+            inner = original(self, *args, **kwargs)
+            try:
+                async for event in inner:
+                    yield event
+            finally:
+                await _close(inner)
+            return
+        context = seen.call.context
+        inner = None
+        try:
+            token = attach(context)
+            try:
+                inner = original(self, *args, **kwargs)
+            finally:
+                detach(token)
+            while True:
+                token = attach(context)
                 try:
-                    event = await anext(stream)
+                    event = await anext(inner)
                 except StopAsyncIteration:
+                    inner = None  # closed by itself
                     break
-            seen.see(event)
-            yield event
-    except GeneratorExit:
-        seen.abandon()
-        raise
-    except BaseException as error:
-        seen.fail(error)
-        raise
-    else:
+                finally:
+                    detach(token)
+                seen.see(event)
+                yield event
+        except GeneratorExit:
+            seen.abandon()
+            raise
+        except BaseException as error:
+            seen.fail(error)
+            raise
+        else:
+            seen.conclude()
+        finally:
+            if inner is not None:
+                with seen.call.active():
+                    await _close(inner)
+
+    return stream
+
+
+def observing_unary(original: Unary, begin: Begin) -> Unary:
+    """Return `original` so that each call of it is observed."""
+
+    @functools.wraps(original)
+    async def unary(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen = begin(self, args, kwargs)
+        if seen is None:
+            return await original(self, *args, **kwargs)
+        token = attach(seen.call.context)
+        try:
+            result = await original(self, *args, **kwargs)
+        except BaseException as error:
+            seen.fail(error)
+            raise
+        finally:
+            detach(token)
+        seen.see(result)
         seen.conclude()
-    finally:
-        await _close(stream)
+        return result
+
+    return unary
 
 
-async def observed_once(seen: Observation, run: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Return the result of the awaitable that `run` makes."""
-    try:
-        with seen.call.active():
-            result = await run()
-    except BaseException as error:
-        seen.fail(error)
-        raise
-    seen.see(result)
-    seen.conclude()
-    return result
-
-
-async def unobserved(stream: AsyncIterator[_Event]) -> AsyncGenerator[_Event, None]:
-    """Yield the events of a stream nobody traces, closing it with ours."""
-    try:
-        async for event in stream:
-            yield event
-    finally:
-        await _close(stream)
+def passed_through(error: BaseException) -> bool:
+    """Return whether `error` came out of an observed call, which has told it by then."""
+    step = error.__traceback__
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code.co_filename == __file__ and frame.f_locals.get("seen") is not None:
+            return True
+        step = step.tb_next
+    return False
 
 
 async def _close(stream: Any) -> None:

@@ -8,18 +8,19 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
+# Here, at the top, so that `opentelemetry-instrument` skips us where the SDK is missing.
+import a2a  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # pyright: ignore[reportMissingTypeStubs]
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+from packaging.specifiers import SpecifierSet
 
-# These import the SDK here, at the top, so that `opentelemetry-instrument` skips us where it is missing.
-from elf_automations.instrumentation.a2a.client_side import client_patch_points
-from elf_automations.instrumentation.a2a.native import native_patch_points
-from elf_automations.instrumentation.a2a.server_side import server_patch_points
-from elf_automations.instrumentation.patches import Patches
+from elf_automations.instrumentation.patches import Patches, PatchPoint
 
 logger = logging.getLogger(__name__)
 
 SCOPE: Final = "elf-automations.a2a"
+_SDK: Final = "a2a-sdk"
+_RELEASES: Final = ">= 1.3, < 2"
 
 
 class A2AInstrumentor(BaseInstrumentor):
@@ -40,19 +41,41 @@ class A2AInstrumentor(BaseInstrumentor):
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the SDK releases this works with."""
-        return ("a2a-sdk >= 1.3, < 2",)
+        return (f"{_SDK} {_RELEASES}",)
 
     def _instrument(self, **kwargs: Any) -> None:
+        found = version(_SDK)
+        if not SpecifierSet(_RELEASES).contains(
+            found, prereleases=True
+        ):  # reached when the caller asked to skip this check
+            logger.warning("a2a-sdk %s is not instrumented; install a2a-sdk %s", found, _RELEASES)
+            return
         try:
             self._provider = kwargs.get("tracer_provider")
-            tracer = a2a_tracer(self._provider)
-            self._patches.apply((*native_patch_points(), *client_patch_points(tracer), *server_patch_points(tracer)))
+            self._patches.apply(_patch_points(a2a_tracer(self._provider)))
         except Exception:
             logger.warning("the A2A SDK could not be instrumented; its calls are not traced", exc_info=True)
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002  (the base class's signature)
         self._provider = None
         self._patches.restore()
+
+
+def _patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
+    # Not at the top: releases before 1.0 have none of what these import.
+    from elf_automations.instrumentation.a2a.client_side import client_patch_points  # noqa: PLC0415
+    from elf_automations.instrumentation.a2a.native import native_patch_points  # noqa: PLC0415
+    from elf_automations.instrumentation.a2a.push import push_patch_points  # noqa: PLC0415
+    from elf_automations.instrumentation.a2a.rejections import rejection_patch_points  # noqa: PLC0415
+    from elf_automations.instrumentation.a2a.server_side import server_patch_points  # noqa: PLC0415
+
+    return (
+        *native_patch_points(),
+        *client_patch_points(tracer),
+        *server_patch_points(tracer),
+        *rejection_patch_points(tracer),
+        *push_patch_points(tracer),
+    )
 
 
 def a2a_tracer(provider: TracerProvider | None = None) -> Tracer:

@@ -6,6 +6,7 @@ A task's state decides, not the transport's status: FAILED, REJECTED and AUTH_RE
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any, Final, cast
@@ -14,6 +15,7 @@ import orjson
 from a2a.client.errors import A2AClientTimeoutError
 from a2a.types.a2a_pb2 import (
     Message,
+    SendMessageResponse,
     StreamResponse,
     Task,
     TaskArtifactUpdateEvent,
@@ -30,9 +32,14 @@ from elf_automations.model.protocols.a2a import CANCELLED_STATE, FAILED_STATES
 
 logger = logging.getLogger(__name__)
 
+_STATES: Final[dict[int, str]] = {number: name for name, number in TaskState.items()}
 _PAUSED: Final = frozenset({"TASK_STATE_INPUT_REQUIRED"})
-_FINAL: Final = FAILED_STATES | _PAUSED | {CANCELLED_STATE, "TASK_STATE_COMPLETED"}
+_EXPLAINED: Final = FAILED_STATES | {CANCELLED_STATE}
+_FINAL: Final = _EXPLAINED | _PAUSED | {"TASK_STATE_COMPLETED"}
+# Messages are told apart by their exact class: protobuf allows no subclass.
+_ENVELOPES: Final = frozenset({StreamResponse, SendMessageResponse})
 _TIMEOUT_BASES: Final = frozenset({"TimeoutException", "TimeoutError"})  # httpx's base class, Python's own
+_DEADLINE: Final = "DEADLINE_EXCEEDED"
 
 
 class Observation:
@@ -46,20 +53,31 @@ class Observation:
         self._method = method
         self._metadata: dict[str, Any] = metadata or {}
         self._began = time.monotonic()
+        self._first_event_ms: float | None = None
         self._events = 0
+        self._bytes = 0
+        self._task_id: str | None = None
+        self._context_id: str | None = None
         self._state: str | None = None
         self._text: str | None = None
         self._answered = False
 
-    def see(self, event: object) -> None:
+    def see(self, event: Any) -> None:
         """Take note of an event or result: a StreamResponse, Task, Message, update event, or anything else."""
         try:
             self._events += 1
             if self._events == 1 and self._method.streams:
-                self._metadata["first_event_ms"] = round((time.monotonic() - self._began) * 1000, 3)
-            self._note(_payload(event))
+                self._first_event_ms = round((time.monotonic() - self._began) * 1000, 3)
+            if event is not None:
+                self._bytes += event.ByteSize()
+                self._note(_payload(event))
         except Exception:
             logger.debug("an A2A event could not be read", exc_info=True)
+
+    def identify(self, task_id: str, event: object) -> None:
+        """Take note of the task a call is about and of an event it carries out, which is no answer."""
+        self._task_id = task_id
+        self._note(event)
 
     def note(self, name: str, value: object) -> None:
         """Keep a fact for the row's metadata."""
@@ -74,15 +92,17 @@ class Observation:
 
     def conclude(self) -> None:
         """End the call: it returned, or its stream is exhausted."""
-        self._describe()
+        self.describe()
         if not self._method.runs_task:
             self.call.succeed()
         elif self._state in FAILED_STATES:
             self.call.fail(self._state, self._text or f"the task ended in {self._state}", self._state)
         elif self._state == CANCELLED_STATE:
             self.call.cancel(self._text or "the task was cancelled")
-        elif self._method.streams and not self._finished:
+        elif not self._finished and self._method.streams:
             self.call.cancel(f"the stream ended while the task was in {self._state or 'no state'}")
+        elif not self._finished and _being_cancelled():
+            self.call.cancel(f"the caller went away while the task was in {self._state or 'no state'}")
         else:
             self.call.succeed()
 
@@ -91,12 +111,12 @@ class Observation:
         if self._finished:
             self.conclude()
         else:
-            self._describe()
+            self.describe()
             self.call.cancel("the caller stopped listening")
 
     def fail(self, error: BaseException) -> None:
         """End the call with the exception that ended it."""
-        self._describe()
+        self.describe()
         try:
             if _timed_out(error):
                 self.call.time_out(str(error) or "timed out", "timeout")
@@ -111,38 +131,40 @@ class Observation:
         return self._answered or self._state in _FINAL
 
     def _note(self, payload: object) -> None:
-        match payload:
-            case Task():
-                self._identify(payload.id, payload.context_id)
-                self._enter(payload.status)
-            case TaskStatusUpdateEvent():
-                self._identify(payload.task_id, payload.context_id)
-                self._enter(payload.status)
-            case TaskArtifactUpdateEvent():
-                self._identify(payload.task_id, payload.context_id)
-            case Message():
-                self._answered = True
-                self._identify(payload.task_id, payload.context_id)
-            case _:
-                pass
+        if isinstance(payload, Task):
+            self._identify(payload.id, payload.context_id)
+            self._enter(payload.status)
+        elif isinstance(payload, TaskStatusUpdateEvent):
+            self._identify(payload.task_id, payload.context_id)
+            self._enter(payload.status)
+        elif isinstance(payload, TaskArtifactUpdateEvent):
+            self._identify(payload.task_id, payload.context_id)
+        elif isinstance(payload, Message):
+            self._answered = True
+            self._identify(payload.task_id, payload.context_id)
 
     def _identify(self, task_id: str, context_id: str) -> None:
-        if self.call.recording:
-            self.call.set({a2a_draft.A2A_TASK_ID: task_id or None, otel.GEN_AI_CONVERSATION_ID: context_id or None})
+        self._task_id = task_id or self._task_id
+        self._context_id = context_id or self._context_id
 
     def _enter(self, status: TaskStatus) -> None:
-        self._state = TaskState.Name(status.state)
-        self._text = "\n".join(part.text for part in status.message.parts if part.text) or None
+        self._state = _STATES.get(status.state) or str(status.state)
+        self._text = None
+        if self._state in _EXPLAINED:
+            self._text = "\n".join(part.text for part in status.message.parts if part.text) or None
 
-    def _describe(self) -> None:
-        if not self.call.recording:
-            return
+    def describe(self) -> None:
+        """Put what was seen on the span, together with its end."""
         try:
-            if self._method.streams:
-                self._metadata["events"] = self._events
-            self.call.set(
+            streamed = self._method.streams
+            self.call.at_end(
                 {
+                    a2a_draft.A2A_TASK_ID: self._task_id,
                     a2a_draft.A2A_TASK_STATE: self._state,
+                    otel.GEN_AI_CONVERSATION_ID: self._context_id,
+                    elf.ELF_A2A_EVENTS: self._events if streamed else None,
+                    elf.ELF_A2A_TIME_TO_FIRST_EVENT: self._first_event_ms if streamed else None,
+                    elf.ELF_RESPONSE_SIZE: self._bytes or None,
                     elf.ELF_METADATA: orjson.dumps(self._metadata, default=str).decode() if self._metadata else None,
                 }
             )
@@ -162,18 +184,34 @@ def error_code(error: BaseException) -> str | None:
         return str(status)
     code = getattr(cause, "code", None)
     name = getattr(code() if callable(code) else None, "name", None)
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) else _sent_code(error)
+
+
+def _being_cancelled() -> bool:
+    """Return whether somebody cancelled the running task, as gRPC does when its caller is gone; the SDK hides that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _sent_code(error: BaseException) -> str | None:
+    """Return the code of an error that a REST stream sent, which the SDK's client raises as its JSON text."""
+    try:
+        return str(orjson.loads(str(error))["error"]["code"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 def _timed_out(error: BaseException) -> bool:
     if isinstance(error, A2AClientTimeoutError):
         return True
     cause = error.__cause__
-    return cause is not None and any(kind.__name__ in _TIMEOUT_BASES for kind in type(cause).__mro__)
+    if cause is None:
+        return False
+    return any(kind.__name__ in _TIMEOUT_BASES for kind in type(cause).__mro__) or error_code(error) == _DEADLINE
 
 
-def _payload(event: object) -> object:
-    if not isinstance(event, StreamResponse):
+def _payload(event: Any) -> object:
+    if type(event) not in _ENVELOPES:
         return event
     name = event.WhichOneof("payload")
     return getattr(event, name) if name else None

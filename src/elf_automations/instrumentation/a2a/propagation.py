@@ -7,10 +7,12 @@ from typing import Any, Final, cast
 
 from a2a.client.client import ClientCallContext
 from a2a.server.context import ServerCallContext
-from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
+
+from elf_automations.instrumentation.carriers import context_from, headers_for
 
 _BAGGAGE: Final = "baggage"
 
@@ -20,25 +22,32 @@ def carrying(context: ClientCallContext | None, call_context: Context) -> Client
 
     Baggage the caller set by hand is joined with ours. Returns `context` itself when nothing is to be carried.
     """
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier, call_context)
-    if not carrier:
-        return context
-    parameters: dict[str, str] = dict((context.service_parameters if context else None) or {})
+    given = context.service_parameters if context else None
+    parameters = carried(given or {}, call_context)
+    if context is None:
+        return ClientCallContext(service_parameters=parameters) if parameters else None
+    return context if parameters == given else context.model_copy(update={"service_parameters": parameters})
+
+
+def carried(given: Mapping[str, str], call_context: Context) -> dict[str, str]:
+    """Return a copy of the headers `given` that carries `call_context`."""
+    carrier = headers_for(call_context)
+    if not given:
+        return carrier
+    parameters = dict(given)
     for name in [name for name in parameters if name.lower() in carrier]:
         set_by_hand = parameters.pop(name)
         if name.lower() == _BAGGAGE:
             carrier[_BAGGAGE] = f"{set_by_hand},{carrier[_BAGGAGE]}"
-    parameters |= carrier
-    if context is None:
-        return ClientCallContext(service_parameters=parameters)
-    return context.model_copy(update={"service_parameters": parameters})
+    return parameters | carrier
 
 
 def headers_of(context: ServerCallContext) -> Mapping[str, str]:
     """Return the request's HTTP headers or gRPC metadata, names in lower case; empty when it came by neither."""
     state = context.state
     headers: Any = state.get("headers")
+    if isinstance(headers, dict) and "host" in headers:  # as the SDK builds them: all in lower case
+        return cast("dict[str, str]", headers)
     if isinstance(headers, Mapping):
         pairs = cast("Mapping[object, object]", headers).items()
     elif (grpc_context := state.get("grpc_context")) is not None:
@@ -57,16 +66,11 @@ def incoming(headers: Mapping[str, str]) -> Context:
     current = otel_context.get_current()
     if not headers:
         return current
-    sent = propagate.extract(headers, Context())
-    context = baggage.clear(current)
-    for name, value in baggage.get_all(sent).items():
-        context = baggage.set_baggage(name, value, context)
-    caller = trace.get_current_span(sent)
-    remote = caller.get_span_context()
+    context = context_from(headers, current)
     here = trace.get_current_span(current)
-    if not remote.is_valid:
+    if getattr(here, "kind", None) is not SpanKind.SERVER:
         return context
-    receives = getattr(here, "kind", None) is SpanKind.SERVER
-    if receives and here.get_span_context().trace_id == remote.trace_id:
+    remote = trace.get_current_span(context).get_span_context()
+    if here.get_span_context().trace_id != remote.trace_id:
         return context
-    return trace.set_span_in_context(caller, context)
+    return trace.set_span_in_context(here, context)

@@ -1,4 +1,4 @@
-"""MCP instrumentation for the official SDK 2.x: client and server, every transport."""
+"""MCP instrumentation for the official SDK 1.x and 2.x and for FastMCP: client and server, every transport."""
 
 from __future__ import annotations
 

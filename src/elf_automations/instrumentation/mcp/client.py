@@ -1,55 +1,51 @@
-"""The client side of MCP: one CLIENT span a request, whose context travels in `_meta`.
+"""The client side of MCP 2.x: one CLIENT span a request, whose context travels in `_meta`.
 
-`ClientSession.send_request` sees every typed request and its typed result. The SDK opens a span of its own one
-layer below (scope `mcp-python-sdk`); while ours is open that layer works on ours instead of opening a second.
+`send_request` of a session sees every typed request. The dispatcher one layer below opens a span of its own and
+injects the context; it works on our span instead (`adoption`), and shows the result as it came over the wire.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from opentelemetry import baggage
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.context import attach, detach
 
-from elf_automations.conventions import elf, otel
-from elf_automations.instrumentation.mcp.attributes import IMPLICIT_BAGGAGE, request_attributes
-from elf_automations.instrumentation.mcp.outcome import end_with_error, end_with_result
-from elf_automations.instrumentation.mcp.peers import server_attributes
-from elf_automations.instrumentation.spans import CallSpan, start_client_span
-from elf_automations.model.protocols.mcp import is_chatter
-
-logger = logging.getLogger(__name__)
-
-# The method and call whose span the SDK's dispatcher, one layer below, is about to adopt.
-_adoptable: ContextVar[tuple[str, CallSpan] | None] = ContextVar("elf_mcp_adoptable", default=None)
-# Set while the SDK lists tools on its own account, to check a result against the tool's schema.
-_listing_for_itself: ContextVar[bool] = ContextVar("elf_mcp_listing_for_itself", default=False)
+from elf_automations.instrumentation.mcp.adoption import outbound
+from elf_automations.instrumentation.mcp.operation import Instruments
+from elf_automations.instrumentation.mcp.peers import client_attributes, server_attributes
+from elf_automations.instrumentation.mcp.propagation import with_context
+from elf_automations.instrumentation.mcp.sending import listing_for_itself, sent
 
 
-def wrap_send_request(tracer: Tracer) -> Callable[[Any], Any]:
+def wrap_send_request(instruments: Instruments) -> Callable[[Any], Any]:
     """Return the wrapper maker for `ClientSession.send_request`."""
+    return _wrap(instruments, server_attributes)
 
+
+def wrap_server_send_request(instruments: Instruments) -> Callable[[Any], Any]:
+    """Return the wrapper maker for `ServerSession.send_request`: the server asks its client."""
+    return _wrap(instruments, lambda session: client_attributes(getattr(session, "client_params", None)))
+
+
+def _wrap(instruments: Instruments, peer: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def send_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _start(tracer, self, request)
-            if call is None:
+            operation = sent(instruments, request, lambda: peer(self))
+            if operation is None:
                 return await original(self, request, *args, **kwargs)
-            token = _adoptable.set((request.method, call))
+            token, entered = outbound.set(operation), attach(operation.call.context)
             try:
-                with call.active():
-                    result = await original(self, request, *args, **kwargs)
+                result = await original(self, request, *args, **kwargs)
             except BaseException as error:
-                end_with_error(call, error)
+                operation.fail(error)
                 raise
             finally:
-                _adoptable.reset(token)
-            end_with_result(call, result)
+                detach(entered)
+                outbound.reset(token)
+            operation.conclude(result)
             return result
 
         return send_request
@@ -57,59 +53,61 @@ def wrap_send_request(tracer: Tracer) -> Callable[[Any], Any]:
     return make
 
 
-def wrap_otel_span(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the dispatcher's `otel_span`: the layer below adopts our open span instead of opening its own."""
+def wrap_send_raw(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap `JSONRPCDispatcher.send_raw_request`: the result as it came is what has a size."""
 
     @functools.wraps(original)
-    def otel_span(*args: Any, **kwargs: Any) -> Any:
-        adoptable = _adoptable.get()
-        attributes = cast("dict[str, Any]", kwargs.get("attributes") or {})
-        if adoptable is None or kwargs.get("kind") is not SpanKind.CLIENT:
-            return original(*args, **kwargs)
-        method, call = adoptable
-        if attributes.get(otel.MCP_METHOD_NAME) != method:
-            return original(*args, **kwargs)
-        _adoptable.set(None)
-        return _adopt(call, attributes)
+    async def send_raw_request(self: Any, method: str, params: Any, *args: Any, **kwargs: Any) -> Any:
+        operation = outbound.get()
+        if operation is None or operation.method != method:
+            return await original(self, method, params, *args, **kwargs)
+        result = await original(self, method, params, *args, **kwargs)
+        operation.answered(result)
+        return result
 
-    return otel_span
+    return send_raw_request
 
 
-@contextmanager
-def _adopt(call: CallSpan, attributes: dict[str, Any]) -> Generator[Any]:
-    call.set({otel.JSONRPC_REQUEST_ID: attributes.get(otel.JSONRPC_REQUEST_ID)})
-    yield call.span
+def wrap_direct_request(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap `DirectDispatcher._dispatch_request`: between two ends in one process nothing else injects the context."""
+
+    @functools.wraps(original)
+    async def dispatch_request(self: Any, method: str, params: Any, *args: Any, **kwargs: Any) -> Any:
+        operation = outbound.get()
+        if operation is None or operation.method != method:
+            return await original(self, method, with_context(params), *args, **kwargs)
+        operation.adopted = True
+        result = await original(self, method, with_context(params), *args, **kwargs)
+        operation.answered(result)
+        return result
+
+    return dispatch_request
+
+
+def wrap_notify(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap a dispatcher's `notify`: notifications carry the context too."""
+
+    @functools.wraps(original)
+    async def notify(self: Any, method: str, params: Any, *args: Any, **kwargs: Any) -> Any:
+        return await original(self, method, with_context(params), *args, **kwargs)
+
+    return notify
 
 
 def wrap_validate_tool_result(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap `ClientSession.validate_tool_result`: the listing it makes is the SDK's, not the application's."""
+    """Wrap a session's check of a tool result: the listing it makes is the SDK's, not the application's."""
+
+    async def listing(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        token = listing_for_itself.set(True)
+        try:
+            return await original(self, name, *args, **kwargs)
+        finally:
+            listing_for_itself.reset(token)
 
     @functools.wraps(original)
-    async def validate_tool_result(self: Any, *args: Any, **kwargs: Any) -> Any:
-        token = _listing_for_itself.set(True)
-        try:
-            return await original(self, *args, **kwargs)
-        finally:
-            _listing_for_itself.reset(token)
+    def validate_tool_result(self: Any, name: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        if name in getattr(self, "_tool_output_schemas", ()):
+            return original(self, name, *args, **kwargs)  # what it needs it has listed before
+        return listing(self, name, *args, **kwargs)
 
     return validate_tool_result
-
-
-def _start(tracer: Tracer, session: Any, request: Any) -> CallSpan | None:
-    """Start the span of a request; None for chatter and whenever telemetry itself fails."""
-    try:
-        method = getattr(request, "method", None)
-        if not isinstance(method, str) or is_chatter(method):
-            return None
-        name, attributes = request_attributes(method, getattr(request, "params", None))
-        attributes |= server_attributes(session)
-        implicit = _listing_for_itself.get() and method == "tools/list"
-        if implicit:
-            attributes[elf.ELF_IMPLICIT] = True
-        call = start_client_span(tracer, name, attributes)
-        if implicit:
-            call.context = baggage.set_baggage(IMPLICIT_BAGGAGE, "true", call.context)
-    except Exception:
-        logger.debug("an MCP request could not be traced", exc_info=True)
-        return None
-    return call

@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # pyright: ignore[reportMissingTypeStubs]
-from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider, get_tracer
 
-from elf_automations.instrumentation.mcp import client, peers, server
-from elf_automations.instrumentation.patches import Patches, PatchPoint
+# These import the SDK here, at the top, so that `opentelemetry-instrument` skips us where it is missing.
+from elf_automations.instrumentation.mcp.metrics import durations
+from elf_automations.instrumentation.mcp.operation import Instruments
+from elf_automations.instrumentation.mcp.points import points_of_fastmcp, points_of_major
+from elf_automations.instrumentation.patches import Patches
+
+logger = logging.getLogger(__name__)
 
 SCOPE: Final = "elf-automations.mcp"
+# FastMCP is patched once it is loaded by somebody else; a server of it is running by its first request.
+_FASTMCP_LOADED: Final = "fastmcp.server.telemetry"
 
 
 class MCPInstrumentor(BaseInstrumentor):
-    """Instruments the official MCP SDK (2.x): one span a call and side, its context in `_meta`, its true outcome.
+    """Instruments the official MCP SDK (1.x and 2.x) and FastMCP (3 and 4) on top of it.
 
-    `MCPInstrumentor().instrument(tracer_provider=...)`; without arguments the global provider is used, as under
-    `opentelemetry-instrument`. `uninstrument()` puts every patched object back.
+    One span a call and side, its context in `_meta`, its true outcome, and the convention's four histograms.
+    `MCPInstrumentor().instrument(tracer_provider=..., meter_provider=...)`; without arguments the global providers
+    are used, as under `opentelemetry-instrument`. `uninstrument()` puts every patched object back.
     """
 
     _patches = Patches("mcp")
+    _fastmcp = Patches("fastmcp")
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the SDK releases this works with."""
-        return ("mcp >= 2.3, < 3",)
+        return ("mcp >= 1.24, < 3",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        provider: TracerProvider | None = kwargs.get("tracer_provider")
-        points = _patch_points(get_tracer(SCOPE, version("elf-automations"), provider))
-        if provider is not None:
-            points = (
-                PatchPoint("mcp.shared._otel", "_tracer", lambda _: get_tracer("mcp-python-sdk", None, provider)),
-                *points,
-            )
-        self._patches.apply(points)
+        try:
+            self._apply(kwargs.get("tracer_provider"), kwargs.get("meter_provider"))
+        except Exception:
+            logger.warning("the MCP SDK could not be instrumented; its calls are not traced", exc_info=True)
+
+    def _apply(self, provider: TracerProvider | None, meters: MeterProvider | None) -> None:
+        instruments = Instruments(get_tracer(SCOPE, version("elf-automations"), provider), durations(SCOPE, meters))
+
+        looked = False
+
+        def prepare() -> None:
+            nonlocal looked
+            if not looked and _FASTMCP_LOADED in sys.modules and self._patches.in_place:
+                looked = True
+                self._fastmcp.apply(points_of_fastmcp(provider, instruments))
+
+        major = int(version("mcp").partition(".")[0])
+        self._patches.apply(points_of_major(major, instruments, prepare, provider))
+        prepare()
 
     def _uninstrument(self, **_: Any) -> None:
+        self._fastmcp.restore()
         self._patches.restore()
-
-
-def _patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    return (
-        PatchPoint("mcp.client.session", "ClientSession.send_request", client.wrap_send_request(tracer)),
-        PatchPoint("mcp.client.session", "ClientSession.validate_tool_result", client.wrap_validate_tool_result),
-        PatchPoint("mcp.shared.jsonrpc_dispatcher", "otel_span", client.wrap_otel_span),
-        PatchPoint("mcp.client.client", "Client.__aenter__", peers.wrap_client_enter),
-        PatchPoint("mcp.server.runner", "ServerRunner._compose_server_middleware", server.wrap_compose_middleware),
-        PatchPoint("mcp.server._otel", "OpenTelemetryMiddleware.__call__", server.wrap_middleware),
-    )

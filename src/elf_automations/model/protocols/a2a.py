@@ -38,10 +38,14 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "GetExtendedAgentCard": "get_capabilities",
     "GetAgentCard": "get_capabilities",
     "DiscoverTeams": "discover_teams",
+    "SendPushNotification": "push_notification",
+    "_OTHER": "invalid_request",
 }
 STATE_PREFIX: Final = "TASK_STATE_"
 FAILED_STATES: Final = frozenset({"TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED"})
 CANCELLED_STATE: Final = "TASK_STATE_CANCELED"
+STREAMS: Final = frozenset({"SendStreamingMessage", "SubscribeToTask"})
+_STATUS_UPDATES: Final = frozenset({"get_task", "subscribe_task", "push_notification"})
 # The operations whose answer is the task's own end; GetTask that finds a failed task has itself succeeded.
 TASK_RUNS: Final = frozenset({"send_task", "subscribe_task"})
 
@@ -71,7 +75,13 @@ _KEPT: Final[Mapping[str, str]] = {
     a2a_draft.A2A_TASK_ID: "task_id",
     a2a_draft.A2A_TENANT: "tenant",
     a2a_draft.A2A_PROTOCOL_VERSION: "protocol_version",
+    a2a_draft.A2A_REFERENCE_TASK_IDS: "reference_task_ids",
     otel.GEN_AI_CONVERSATION_ID: "context_id",
+    elf.ELF_A2A_BINDING: "binding",
+    elf.ELF_A2A_RETURN_IMMEDIATELY: "return_immediately",
+    elf.ELF_A2A_EVENTS: "events",
+    elf.ELF_A2A_TIME_TO_FIRST_EVENT: "first_event_ms",
+    elf.ELF_RESPONSE_SIZE: "response_size_bytes",
 }
 
 
@@ -95,7 +105,11 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
         target=_target(span, side),
         outcome=_outcome(span, operation, state),
         duration_ms=elapsed_ms(span),
-        details=Details(tokens_used=_tokens(span), metadata=_metadata(span, state)),
+        details=Details(
+            tokens_used=_tokens(span),
+            message_type=_message_type(span, operation, side),
+            metadata=_metadata(span, state, method),
+        ),
         key=_key(span, operation),
     )
     return _with_team(stated(call))
@@ -150,8 +164,22 @@ def _tokens(span: SpanRecord) -> int | None:
     return sum(known) if known else None
 
 
-def _metadata(span: SpanRecord, state: str | None) -> dict[str, AttributeValue]:
+def _message_type(span: SpanRecord, operation: str, side: Side) -> str | None:
+    if _by_hand(span):
+        return None
+    if operation == "send_task":
+        return "task_response" if side == "server" else "task_request"
+    return "status_update" if operation in _STATUS_UPDATES else None
+
+
+def _by_hand(span: SpanRecord) -> bool:
+    return span.text(elf.ELF_OBSERVED_BY) == "manual"
+
+
+def _metadata(span: SpanRecord, state: str | None, method: str) -> dict[str, AttributeValue]:
     kept = {label: span.attributes[name] for name, label in _KEPT.items() if name in span.attributes}
+    if OPERATIONS.get(method) in TASK_RUNS and not _by_hand(span):
+        kept["streaming"] = method in STREAMS
     if state:
         kept["task_state"] = state
     return kept

@@ -1,23 +1,28 @@
-"""MCP spans: ours, the official SDK's, and any that speak the GenAI MCP convention.
+"""MCP spans: ours, the official SDK's, and those of every library of the table in `mcp_dialects`.
 
-Source of the fallback chains: MCP fact sheet, sections 2, 4 and 9.
+Source of the names: the GenAI MCP semantic convention, and for each library the spans it was seen to make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from elf_automations.conventions import elf, otel
-from elf_automations.model.call import Call, Details, Side, elapsed_ms, stated
+from elf_automations.model.call import Call, Details, Outcome, Side, elapsed_ms, stated
+from elf_automations.model.cost import estimated_cost, tokens_used
 from elf_automations.model.entity import Entity, EntityRef, identify
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
-from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord
+from elf_automations.model.protocols.mcp_dialects import CONVENTION, DIALECTS, Dialect
+from elf_automations.model.protocols.mcp_messages import Request, read_failure, read_request
+from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord, StatusCode
 
-UNKNOWN_SERVER: Final = "unknown"
-_NOISE: Final = Noise("mcp")
+UNKNOWN: Final = "unknown"
+# Chatter takes its server's half along; a library's internals are layers inside a call, and what is below them is not.
+_CHATTER: Final = Noise("mcp")
+_INTERNAL: Final = Noise("mcp internals")
 
 OPERATIONS: Final[Mapping[str, str]] = {
     "tools/call": "tool_call",
@@ -36,42 +41,57 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "roots/list": "roots_list",
 }
 CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
-_SDK_SCOPE: Final = "mcp-python-sdk"
-_SDK_CLIENT_PREFIX: Final = "MCP send "
-_SIDES: Final[Mapping[SpanKind, Side]] = {SpanKind.CLIENT: "client", SpanKind.SERVER: "server"}
+_HTTP_REFUSED: Final = 400
 _KEPT: Final[Mapping[str, str]] = {
     otel.MCP_PROTOCOL_VERSION: "protocol_version",
-    otel.MCP_RESOURCE_URI: "resource_uri",
     otel.NETWORK_TRANSPORT: "transport",
     otel.JSONRPC_REQUEST_ID: "jsonrpc_request_id",
-    otel.GEN_AI_PROMPT_NAME: "prompt",
+    elf.ELF_RESPONSE_SIZE: "response_size_bytes",
 }
 
 
 def recognise(span: SpanRecord) -> Call | Noise | None:
-    """Return the MCP call of `span`; `Noise` for handshakes, notifications and listings nobody asked for."""
-    method = span.text(otel.MCP_METHOD_NAME)
-    if method is None:
-        return _NOISE if span.scope_name == _SDK_SCOPE else None
-    if is_chatter(method) or span.attributes.get(elf.ELF_IMPLICIT) is True:
-        return _NOISE
-    tool = span.text(otel.GEN_AI_TOOL_NAME) or _named_in_span(span, method)
-    prompt, uri = span.text(otel.GEN_AI_PROMPT_NAME), span.text(otel.MCP_RESOURCE_URI)
-    side: Side = _SIDES.get(span.kind, "internal")
-    here = identify(span.resource.attributes)
+    """Return the MCP call of `span`; `Noise` for handshakes, notifications, listings nobody asked for and internals."""
+    dialect = DIALECTS.get(span.scope_name)
+    if dialect is None:
+        # Most spans of most programs are no MCP; they end here.
+        if otel.MCP_METHOD_NAME not in span.attributes:
+            return None
+        dialect = CONVENTION
+    said = _read(span, dialect)
+    if said is None or _has_any(span, dialect.internal):
+        return _INTERNAL if dialect.closed else None
+    if is_chatter(said.method) or span.attributes.get(elf.ELF_IMPLICIT) is True or _is_orphan(span, said, dialect):
+        return _CHATTER
+    request = read_request(span.attributes.get(dialect.request)) if dialect.request else Request()
+    called = said.called or request.name
+    tool = (span.text(*dialect.tools) or called) if said.method == "tools/call" else None
+    prompt = (span.text(*dialect.prompts) or called) if said.method == "prompts/get" else None
+    uri = span.text(otel.MCP_RESOURCE_URI) or request.uri
+    server = span.text(*dialect.servers) if dialect.servers else None
     call = Call(
         span=span,
         protocol="mcp",
-        operation=OPERATIONS.get(method, method.replace("/", "_")),
-        side=side,
-        source=EntityRef("unknown", "mcp_client") if side == "server" else here,
-        target=EntityRef(here.id if side == "server" else UNKNOWN_SERVER, "mcp"),
-        outcome=span_outcome(span),
+        operation=OPERATIONS.get(said.method, said.method.replace("/", "_")),
+        side=said.side,
+        source=_source(span, said.side, dialect),
+        target=EntityRef(server, "mcp") if server else _target(span, said.side),
+        # A gateway that names no server answered for several, by itself.
+        target_named=server is not None or (said.side == "client" and span.kind is SpanKind.SERVER),
+        outcome=_outcome(span, dialect),
         duration_ms=elapsed_ms(span),
-        details=Details(tool_name=tool, tokens_used=_tokens(span), metadata=_metadata(span, prompt, uri)),
+        details=Details(
+            tool_name=tool,
+            payload_size_bytes=request.size_bytes,
+            tokens_used=tokens_used(span),
+            estimated_cost=estimated_cost(span),
+            metadata=_metadata(span, dialect, prompt, uri),
+        ),
         key=tool or prompt or uri or "",
+        relayed=_is_relayed(span, said, dialect),
+        unasked=dialect.checks and said.method == "tools/list" and span.text(elf.ELF_OUTCOME) is None,
     )
-    return _with_server(stated(call))
+    return _with_server(stated(call), server)
 
 
 def is_chatter(method: str) -> bool:
@@ -79,21 +99,85 @@ def is_chatter(method: str) -> bool:
     return method in CHATTER or method.startswith("notifications/")
 
 
-def _named_in_span(span: SpanRecord, method: str) -> str | None:
-    if method != "tools/call":
+@dataclass(frozen=True, slots=True)
+class _Said:
+    method: str
+    side: Side
+    called: str | None
+
+
+def _read(span: SpanRecord, dialect: Dialect) -> _Said | None:
+    """Return what attributes and name say of method, side and what is called; None for a span without a method."""
+    stated_method = span.text(*dialect.methods)
+    if stated_method is None and not dialect.closed:
         return None
-    name = span.name.removeprefix(_SDK_CLIENT_PREFIX)
-    return name.removeprefix("tools/call ") if name.startswith("tools/call ") else None
+    side: Side = dialect.sides.get(span.kind, "internal")
+    # Whoever says by attributes what is called need not have its name read.
+    spoken = not dialect.closed and span.text(*dialect.tools, *dialect.prompts) is not None
+    for naming in () if spoken else dialect.names:
+        match = naming.pattern.fullmatch(span.name)
+        if match:
+            groups = match.groupdict()
+            named_method = naming.method or groups.get("method")
+            method = stated_method or named_method
+            called = groups.get("called") if named_method in {None, method} else None
+            return _Said(method, naming.side or side, called) if method else None
+    # What a library with a table of names names otherwise, and calls INTERNAL, is its own business.
+    internal = dialect.closed and side == "internal"
+    return _Said(stated_method, side, None) if stated_method and not internal else None
 
 
-def _tokens(span: SpanRecord) -> int | None:
-    used = [span.number(name) for name in (otel.GEN_AI_USAGE_INPUT_TOKENS, otel.GEN_AI_USAGE_OUTPUT_TOKENS)]
-    known = [int(count) for count in used if count is not None]
-    return sum(known) if known else None
+def _is_orphan(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
+    """Return whether this is a server span without a caller; ours knows better, and says so by an outcome."""
+    alone = span.caller_span_id is None and span.text(elf.ELF_OUTCOME) is None
+    return alone and said.side == "server" and said.method in dialect.orphans
 
 
-def _metadata(span: SpanRecord, prompt: str | None, uri: str | None) -> dict[str, AttributeValue]:
-    kept = {label: span.attributes[name] for name, label in _KEPT.items() if name in span.attributes}
+def _is_relayed(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
+    if said.side == "server":
+        return dialect.mounts
+    return _has_any(span, dialect.relays)
+
+
+def _has_any(span: SpanRecord, marks: Mapping[str, AttributeValue]) -> bool:
+    return bool(marks) and any(span.attributes.get(name) == value for name, value in marks.items())
+
+
+def _source(span: SpanRecord, side: Side, dialect: Dialect) -> EntityRef:
+    caller = span.text(*dialect.callers) if dialect.callers else None
+    received = caller is not None or side == "server" or span.kind is SpanKind.SERVER
+    return EntityRef(caller or UNKNOWN, "mcp_client") if received else identify(span.resource.attributes)
+
+
+def _target(span: SpanRecord, side: Side) -> EntityRef:
+    """Return the best guess of a server that is not named: the process that answered, else where it is."""
+    if side == "server" or span.kind is SpanKind.SERVER:
+        return EntityRef(identify(span.resource.attributes).id, "mcp")
+    host, port = span.text(otel.SERVER_ADDRESS), span.text(otel.SERVER_PORT)
+    return EntityRef(f"{host}:{port}" if host and port else host or UNKNOWN, "mcp")
+
+
+def _outcome(span: SpanRecord, dialect: Dialect) -> Outcome:
+    code = span.text(*dialect.error_codes) if dialect.error_codes else None
+    if code is None and dialect.http_statuses:
+        statuses = (span.number(name) for name in dialect.http_statuses)
+        code = next((str(status) for status in statuses if status is not None and status >= _HTTP_REFUSED), None)
+    message = span.text(*dialect.error_messages) if dialect.error_messages else None
+    seen = span_outcome(span, code=code, message=message)
+    if seen.status != "success":
+        return seen
+    if dialect.only_ok and span.status is StatusCode.UNSET:
+        return Outcome("cancelled")
+    reported = read_failure(span.attributes.get(dialect.response)) if dialect.response else None
+    return reported or seen
+
+
+def _metadata(span: SpanRecord, dialect: Dialect, prompt: str | None, uri: str | None) -> dict[str, AttributeValue]:
+    kept: dict[str, AttributeValue] = {
+        label: span.attributes[name]
+        for name, label in (*_KEPT.items(), *dialect.kept.items())
+        if name in span.attributes
+    }
     if prompt:
         kept["prompt"] = prompt
     if uri:
@@ -101,10 +185,10 @@ def _metadata(span: SpanRecord, prompt: str | None, uri: str | None) -> dict[str
     return kept
 
 
-def _with_server(call: Call) -> Call:
+def _with_server(call: Call, named: str | None) -> Call:
     """Add the server as a registry entity when the span names it, not when it is only guessed."""
     span = call.span
-    if span.text(elf.ELF_TARGET_ID) is None or call.side == "manual":
+    if call.side == "manual" or (named is None and span.text(elf.ELF_TARGET_ID) is None):
         return call
     server = Entity(
         entity_id=call.target.id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from a2a.types.a2a_pb2 import (
     AgentCard,
@@ -17,6 +17,10 @@ from a2a.types.a2a_pb2 import (
     TaskStatus,
 )
 from google.protobuf.json_format import MessageToDict
+
+from elf_automations.model.protocols.a2a import CANCELLED_STATE, FAILED_STATES
+
+_UNDER_WAY: Final = frozenset({"TASK_STATE_SUBMITTED", "TASK_STATE_WORKING", "TASK_STATE_UNSPECIFIED"})
 
 
 class Answer:
@@ -45,15 +49,23 @@ class Answer:
             case _:
                 pass
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return task_id, context_id, state (a `TASK_STATE_*` name), text, status_text and artifacts.
+    @property
+    def unfinished(self) -> str | None:
+        """The id of a task that neither ended nor waits for its caller; None when there is nothing to wait for."""
+        return self._task_id if self._reply is None and (self._state is None or self._state in _UNDER_WAY) else None
 
-        `text` is what the team answered: its message, else its artifacts' text, else its status text. A team that
-        answers with a bare message made no task: task_id and state are None then.
+    def as_dict(self) -> dict[str, Any]:
+        """Return status, task_id, context_id, state (a `TASK_STATE_*` name), text, status_text and artifacts.
+
+        `status` is the row's word for how the task ended: success (also when the team asks back), error (failed,
+        rejected, authentication required) or cancelled. `text` is what the team answered: its message, else its
+        artifacts' text, else its status text. A team that answers with a bare message made no task: task_id and state
+        are None then.
         """
         artifacts = list(self._artifacts.values())
         produced = text_of(part for artifact in artifacts for part in artifact.parts)
         return {
+            "status": self._outcome(),
             "task_id": self._task_id,
             "context_id": self._context_id,
             "state": self._state,
@@ -61,6 +73,13 @@ class Answer:
             "status_text": self._status_text,
             "artifacts": [MessageToDict(artifact, preserving_proto_field_name=True) for artifact in artifacts],
         }
+
+    def _outcome(self) -> str:
+        if self._state in FAILED_STATES:
+            return "error"
+        # Without a word on how it ended, the team went away.
+        lost = self._reply is None and (self._state is None or self._state in _UNDER_WAY)
+        return "cancelled" if lost or self._state == CANCELLED_STATE else "success"
 
     def _identify(self, task_id: str, context_id: str) -> None:
         self._task_id = task_id or self._task_id
@@ -94,13 +113,16 @@ def text_of(parts: Iterable[Part]) -> str:
     return "\n".join(part.text for part in parts if part.text)
 
 
-def team_of(card: AgentCard, endpoint: str) -> dict[str, Any]:
-    """Return what an Agent Card, found at `endpoint`, says of its team."""
+def team_of(team: str, card: AgentCard, endpoint: str) -> dict[str, Any]:
+    """Return what the Agent Card of `team`, found at `endpoint`, says of it."""
     return {
-        "team_id": card.name,
+        "team_id": team,
+        "name": card.name,
         "description": card.description,
         "version": card.version,
+        "provider": card.provider.organization or None,
         "endpoint": endpoint,
+        "bindings": [interface.protocol_binding for interface in card.supported_interfaces],
         "streaming": card.capabilities.streaming,
         "capabilities": [skill.id or skill.name for skill in card.skills],
         "skills": [
@@ -110,6 +132,7 @@ def team_of(card: AgentCard, endpoint: str) -> dict[str, Any]:
     }
 
 
-def offers(card: AgentCard, capability: str) -> bool:
-    """Return whether a skill of the card has `capability` as its id, name or one of its tags."""
-    return any(capability in {skill.id, skill.name, *skill.tags} for skill in card.skills)
+def offers(card: AgentCard, capabilities: Iterable[str]) -> bool:
+    """Return whether skills of the card have each of `capabilities` as id, name or one of their tags."""
+    had = {word for skill in card.skills for word in (skill.id, skill.name, *skill.tags)}
+    return had.issuperset(capabilities)

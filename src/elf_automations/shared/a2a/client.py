@@ -3,56 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
-import httpx
-from a2a.client.card_resolver import A2ACardResolver
-from a2a.client.client import Client, ClientCallContext, ClientConfig
-from a2a.client.client_factory import ClientFactory
-from a2a.client.errors import A2AClientError, A2AClientTimeoutError, AgentCardResolutionError
-from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest, StreamResponse
+from a2a.client.base_client import BaseClient
+from a2a.client.client import Client
+from a2a.client.errors import A2AClientTimeoutError
+from a2a.types.a2a_pb2 import AgentCard
 from a2a.utils.constants import TransportProtocol
+from google.protobuf.json_format import MessageToDict
 
+from elf_automations.instrumentation.a2a.attributes import binding_of, streams
 from elf_automations.instrumentation.identity import acting_as
+from elf_automations.registry.agent_cards import CardsSeen
 from elf_automations.shared.a2a.answers import Answer, offers, team_of
-from elf_automations.shared.a2a.endpoints import Endpoints, TeamNotFoundError
+from elf_automations.shared.a2a.cards import FoundCard
+from elf_automations.shared.a2a.choosing import choose_team, why_none_fits
+from elf_automations.shared.a2a.connections import Connections
+from elf_automations.shared.a2a.endpoints import Endpoints, Location, TeamNotFoundError
+from elf_automations.shared.a2a.following import Limits, follow
 from elf_automations.shared.a2a.requests import TaskOrder
+from elf_automations.shared.a2a.witness import Witness
 
-__all__ = ["A2AClient", "TeamNotFoundError", "Witness"]
+__all__ = ["A2AClient", "TeamNotFoundError"]
 
-_BINDINGS: Final = [TransportProtocol.JSONRPC.value, TransportProtocol.HTTP_JSON.value]
-_CARD_SECONDS: Final = 10.0
-_DEEPEST_PATH: Final = 8
-_NO_CARD_HERE: Final = frozenset({404, 405})
-
-
-class Witness:
-    """Looks on while a call is made; this one sees nothing."""
-
-    def connected(
-        self, client: Client, request: SendMessageRequest, context: ClientCallContext
-    ) -> ClientCallContext | None:
-        """Learn which client and request serve the call; return the SDK's call context to use."""
-        del client, request
-        return context
-
-    def met(self, card: AgentCard) -> None:
-        """Learn the Agent Card of the called team."""
-
-    def saw(self, event: StreamResponse) -> None:
-        """Learn an event of the task."""
+_CARDS_AT_ONCE: Final = 16
+# A limit of the transport that was set to what was left of the deadline ends the call just before our own does.
+_SAME_MOMENT_SECONDS: Final = 0.05
 
 
 class A2AClient:
-    """A team's client for other teams.
+    """A team's client for other teams, over JSON-RPC, HTTP+JSON and, with the extra `grpc`, gRPC.
 
     `team_id` is who calls, `team_endpoint` where that team itself is served; `timeout` is in seconds and bounds
-    each wait for the called team. Teams are found by `endpoints` (team id → base URL), ELF_A2A_ENDPOINTS
-    (`team=url,…`), the registry, then the gateway (`gateway_url` or A2A_GATEWAY_URL). Cards and connections are
-    fetched on first use and kept; `close()` or `async with` lets go of them.
+    each wait for the called team (over gRPC a stream is bound by the deadline alone). Teams are found by `endpoints`
+    (team id → base URL), ELF_A2A_ENDPOINTS (`team=url,…`), the registry, then the gateway (`gateway_url` or
+    A2A_GATEWAY_URL). Cards and connections are fetched on first use and kept; a card is asked for again as its server
+    says (Cache-Control, else ETag), and what it says goes into the registry. `close()` or `async with` lets go of all.
     """
 
     def __init__(
@@ -69,23 +58,24 @@ class A2AClient:
         self.team_endpoint = team_endpoint
         self.timeout = timeout
         self._endpoints = Endpoints(endpoints, gateway_url, use_gateway=use_gateway)
-        self._clients: dict[str, Client] = {}
-        self._http: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = Connections(self._endpoints, timeout, self._met)
+        self._cards_seen = CardsSeen()
 
     async def send_task(
         self,
-        target_team: str,
+        target_team: str | None,
         task_description: str,
         context: Mapping[str, Any] | None = None,
         deadline_seconds: float = 3600,
         required_capabilities: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Send a task and wait for its end.
+        """Send a task and wait for its end: by its stream or, where the team cannot stream, by looking it up.
 
-        Returns a dict of task_id, context_id, state (`TASK_STATE_*`), text, status_text and artifacts; a task that
-        failed or was rejected is an answer too. Raises TeamNotFoundError before any request, A2AClientTimeoutError
-        when the team is silent for `timeout` or not done within `deadline_seconds`, and the SDK's own exceptions.
+        With `target_team` None a healthy team that has all of `required_capabilities` gets it, found in the registry.
+        Returns a dict of status (success, error, cancelled), task_id, context_id, state (`TASK_STATE_*`), text,
+        status_text and artifacts; a task that failed or was rejected is an answer too. Raises TeamNotFoundError before
+        any request, A2AClientTimeoutError when the team is silent for `timeout` or all of it, finding the team
+        included, takes more than `deadline_seconds`, and the SDK's own exceptions.
         """
         order = TaskOrder(
             target_team=target_team,
@@ -107,16 +97,13 @@ class A2AClient:
     async def get_capabilities(self, target_team: str | None = None) -> dict[str, Any]:
         """Return what the Agent Card of a team says now; without `target_team` that of this client's own team.
 
-        Raises TeamNotFoundError and the SDK's AgentCardResolutionError.
+        Raises TeamNotFoundError, and the SDK's AgentCardResolutionError and A2AClientTimeoutError.
         """
         return await self._capabilities(target_team, Witness())
 
     async def close(self) -> None:
         """Close the connections; the client may be used again."""
-        self._clients.clear()
-        http, self._http = self._http, None
-        if http is not None and self._loop is asyncio.get_running_loop():
-            await http.aclose()
+        await self._connections.close()
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -129,81 +116,100 @@ class A2AClient:
         await self.close()
 
     async def _send(self, order: TaskOrder, witness: Witness) -> dict[str, Any]:
-        answer = Answer()
-        patience = min(self.timeout, order.deadline_seconds)
-        team = order.target_team
+        limits = Limits(self.timeout, time.monotonic() + order.deadline_seconds)
         deadline = asyncio.timeout(order.deadline_seconds)
         try:
             # An instrumentor, where one is on, learns from this who calls.
             with acting_as(self.team_id):
                 async with deadline:
-                    client = await self._connect(team, patience)
-                    request = order.request(self.team_id)
-                    context = witness.connected(client, request, ClientCallContext(timeout=patience))
-                    async for event in client.send_message(request, context=context):
-                        witness.saw(event)
-                        answer.add(event)
-        except TimeoutError as error:
-            if not deadline.expired():
+                    return await self._sent(order, limits, witness)
+        except (TimeoutError, A2AClientTimeoutError) as error:
+            ended = deadline.expired() or limits.end - time.monotonic() < _SAME_MOMENT_SECONDS
+            if not ended:
                 raise
-            message = f"team {team} did not finish the task within {order.deadline_seconds} s"
+            team = f"team {order.target_team}" if order.target_team else "a team with the capabilities"
+            message = f"{team} did not finish the task within {order.deadline_seconds} s"
             raise A2AClientTimeoutError(message) from error
-        except A2AClientError:
-            self._clients.pop(team, None)  # the team may have moved: look it up again next time
-            raise
+
+    async def _sent(self, order: TaskOrder, limits: Limits, witness: Witness) -> dict[str, Any]:
+        team = order.target_team
+        if team is None:
+            team = await self._choose(tuple(map(str, order.required_capabilities or ())))
+            witness.chosen(team)
+        answer = Answer()
+        async with self._connections.to(team) as connection:
+            client = connection.client
+            # A deadline beyond one wait: the team answers at once and is asked again, unless it tells by itself.
+            at_once = not _streams(client) and order.deadline_seconds > self.timeout
+            request = order.request(self.team_id, at_once=at_once)
+            context = limits.context(whole=_bounds_whole_calls(client))
+            sent = witness.connected(client, request, context, connection.location)
+            async for event in client.send_message(request, context=sent):
+                witness.saw(event)
+                answer.add(event)
+            await follow(client, answer, limits, witness)
         return answer.as_dict()
 
-    async def _connect(self, team: str, patience: float) -> Client:
-        http = self._connections()
-        known = self._clients.get(team)
-        if known is not None:
-            return known
-        card = await self._card(await self._endpoints.locate(team), patience)
-        config = ClientConfig(httpx_client=http, supported_protocol_bindings=_BINDINGS)
-        return self._clients.setdefault(team, ClientFactory(config).create(card))
-
-    async def _card(self, endpoint: str, patience: float) -> AgentCard:
-        """Fetch the card below `endpoint` or, when that is the RPC address itself, below the folders above it."""
-        parts = urlsplit(endpoint)
-        folders = [folder for folder in parts.path.split("/") if folder][:_DEEPEST_PATH]
-        base, limits = f"{parts.scheme}://{parts.netloc}", {"timeout": httpx.Timeout(patience)}
-        for depth in range(len(folders), -1, -1):
-            place = "/".join((base, *folders[:depth]))
-            try:
-                return await A2ACardResolver(self._connections(), place).get_agent_card(http_kwargs=limits)
-            except AgentCardResolutionError as error:
-                if error.status_code not in _NO_CARD_HERE or depth == 0:
-                    raise
-        raise AssertionError(endpoint)  # the loop returns or raises
+    async def _choose(self, needed: tuple[str, ...]) -> str:
+        if not needed:
+            message = "a task needs somebody to go to: name a target_team, or required_capabilities"
+            raise TeamNotFoundError(message)
+        rows, trouble = await self._endpoints.registered()
+        rows = [row for row in rows if row["entity_id"] != self.team_id]
+        best = choose_team(rows, needed)
+        if best is not None:
+            return best
+        taken = {self.team_id, *(row["entity_id"] for row in rows)}
+        others = {team: url for team, url in self._endpoints.stated().items() if team not in taken}
+        found = await self._cards(others)
+        able = sorted(team for team, each in found.items() if isinstance(each, FoundCard) and offers(each.card, needed))
+        if able:
+            return able[0]
+        reason = trouble or why_none_fits(rows, needed)
+        wanted = ", ".join(map(repr, needed))
+        asked = f"; nor does the Agent Card of {', '.join(sorted(others))}" if others else ""
+        message = f"no healthy team offers {wanted}: {reason}{asked}"
+        raise TeamNotFoundError(message)
 
     async def _capabilities(self, target_team: str | None, witness: Witness) -> dict[str, Any]:
-        endpoint = self.team_endpoint if target_team is None else await self._endpoints.locate(target_team)
-        card = await self._card(endpoint, min(self.timeout, _CARD_SECONDS))
-        witness.met(card)
-        return team_of(card, endpoint)
+        team = self.team_id if target_team is None else target_team
+        location = Location(self.team_endpoint) if target_team is None else await self._endpoints.locate(team)
+        found = await self._connections.card(team, location)
+        witness.met(found.card, location)
+        return team_of(team, found.card, location.url)
 
     async def _discover(self, capability: str | None) -> list[dict[str, Any]]:
         places = await self._endpoints.known()
-        patience = min(self.timeout, _CARD_SECONDS)
-        cards = await asyncio.gather(
-            *(self._card(endpoint, patience) for endpoint in places.values()), return_exceptions=True
-        )
-        found: list[dict[str, Any]] = []
-        for (team, endpoint), card in zip(places.items(), cards, strict=True):
-            if isinstance(card, AgentCard):
-                if capability is None or offers(card, capability):
-                    found.append(team_of(card, endpoint))
-            elif not isinstance(card, Exception):
-                raise card
+        listed: list[dict[str, Any]] = []
+        for team, found in (await self._cards(places)).items():
+            if isinstance(found, FoundCard):
+                if capability is None or offers(found.card, (capability,)):
+                    listed.append(team_of(team, found.card, places[team]))
             elif capability is None:
-                found.append({"team_id": team, "endpoint": endpoint, "error": str(card)})
-        return found
+                listed.append({"team_id": team, "endpoint": places[team], "error": str(found)})
+        return listed
 
-    def _connections(self) -> httpx.AsyncClient:
-        """Return the connection pool of the running loop; one of a loop that is over cannot be used or closed."""
-        loop = asyncio.get_running_loop()
-        if self._http is None or self._loop is not loop:
-            self._clients.clear()
-            self._http = httpx.AsyncClient(timeout=self.timeout)
-            self._loop = loop
-        return self._http
+    async def _cards(self, places: Mapping[str, str]) -> dict[str, FoundCard | Exception]:
+        """Return the card of each team, or what kept it away."""
+        few = asyncio.Semaphore(_CARDS_AT_ONCE)
+
+        async def card(team: str) -> FoundCard | Exception:
+            async with few:
+                try:
+                    return await self._connections.card(team, Location(places[team]))
+                except Exception as error:
+                    return error
+
+        return dict(zip(places, await asyncio.gather(*map(card, places)), strict=True))
+
+    def _met(self, team: str, card: AgentCard, location: Location) -> None:
+        self._cards_seen.tell(team, MessageToDict(card), None if location.behind_gateway else location.url)
+
+
+def _streams(client: Client) -> bool:
+    return isinstance(client, BaseClient) and streams(client)
+
+
+def _bounds_whole_calls(client: Client) -> bool:
+    """Whether the limit of a call is one for all of a stream, as a gRPC deadline is, not for each wait."""
+    return isinstance(client, BaseClient) and _streams(client) and binding_of(client) == TransportProtocol.GRPC.value

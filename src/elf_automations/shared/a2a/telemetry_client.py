@@ -7,24 +7,27 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from a2a.client.base_client import BaseClient
-from a2a.client.client import Client, ClientCallContext
-from a2a.types.a2a_pb2 import AgentCard, SendMessageRequest, StreamResponse
+from opentelemetry.instrumentation.utils import (  # pyright: ignore[reportMissingTypeStubs]
+    suppress_instrumentation,
+)
 from opentelemetry.trace import Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
 from elf_automations.conventions import elf
 from elf_automations.instrumentation.a2a import A2AInstrumentor
-from elf_automations.instrumentation.a2a.attributes import call_attributes, card_of, team_attributes
-from elf_automations.instrumentation.a2a.client_side import carry, client_facts, covered, describe, send_method
+from elf_automations.instrumentation.a2a.attributes import call_attributes
+from elf_automations.instrumentation.a2a.client_side import covered
 from elf_automations.instrumentation.a2a.instrumentor import a2a_tracer
 from elf_automations.instrumentation.a2a.methods import SEND, Method
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.identity import acting_as
 from elf_automations.instrumentation.spans import start_client_span
+from elf_automations.model import EntityRef
 from elf_automations.pipeline import ensure_pipeline
-from elf_automations.shared.a2a.client import A2AClient, TeamNotFoundError, Witness
+from elf_automations.shared.a2a.client import A2AClient, TeamNotFoundError
 from elf_automations.shared.a2a.requests import TaskOrder
+from elf_automations.shared.a2a.watching import Watching
+from elf_automations.shared.a2a.witness import Witness
 
 __all__ = ["A2AClientWithTelemetry", "TeamNotFoundError", "create_a2a_client"]
 
@@ -32,14 +35,17 @@ logger = logging.getLogger(__name__)
 
 _CARD: Final = Method("GetAgentCard")
 _DISCOVERY: Final = Method("DiscoverTeams")
-_REGISTRY_ID: Final = "unified_registry"
+_REGISTRY: Final = EntityRef("unified_registry", "service")
+# Until the registry chose a team; of a type that is never registered.
+_NOBODY_YET: Final = EntityRef("unknown", "external")
 
 
 class A2AClientWithTelemetry(A2AClient):
     """`A2AClient` whose calls are recorded, each as one CLIENT span with this team as its source.
 
-    Takes the place of `A2AClient`: same arguments, same results, same exceptions. `enable_telemetry` False leaves
-    the plain client; `tracer_provider` (default: the A2A instrumentor's, else the global one) receives the spans.
+    Takes the place of `A2AClient`: same arguments, same results, same exceptions. With `enable_telemetry` False no
+    span is made for its calls, not even by an instrumentor; `tracer_provider` (default: the A2A instrumentor's, else
+    the global one) receives the spans.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class A2AClientWithTelemetry(A2AClient):
 
     async def send_task(
         self,
-        target_team: str,
+        target_team: str | None,
         task_description: str,
         context: Mapping[str, Any] | None = None,
         deadline_seconds: float = 3600,
@@ -77,7 +83,7 @@ class A2AClientWithTelemetry(A2AClient):
         needed = tuple(str(capability) for capability in required_capabilities or ())
         async with self._observed(
             SEND,
-            target_team,
+            EntityRef(target_team, "team") if target_team is not None else _NOBODY_YET,
             {elf.ELF_TASK_DESCRIPTION: str(task_description), elf.ELF_CAPABILITIES_REQUIRED: needed or None},
         ) as witness:
             return await self._send(order, witness)
@@ -85,43 +91,45 @@ class A2AClientWithTelemetry(A2AClient):
     async def discover_teams(self, capability: str | None = None) -> list[dict[str, Any]]:
         """Return the known teams, as `A2AClient.discover_teams`."""
         needed = {elf.ELF_CAPABILITIES_REQUIRED: (str(capability),) if capability else None}
-        async with self._observed(_DISCOVERY, _REGISTRY_ID, needed, target_type="service"):
+        async with self._observed(_DISCOVERY, _REGISTRY, needed):
             return await self._discover(capability)
 
     async def get_capabilities(self, target_team: str | None = None) -> dict[str, Any]:
         """Return what a team's Agent Card says, as `A2AClient.get_capabilities`."""
-        async with self._observed(_CARD, target_team or self.team_id, {}) as witness:
+        async with self._observed(_CARD, EntityRef(target_team or self.team_id, "team"), {}) as witness:
             return await self._capabilities(target_team, witness)
 
     @asynccontextmanager
     async def _observed(
         self,
         method: Method,
-        target: str,
+        target: EntityRef,
         attributes: Mapping[str, AttributeValue | None],
-        *,
-        target_type: str = "team",
     ) -> AsyncGenerator[Witness, None]:
         """Run the body as one call: its span is current and covers whatever the SDK does."""
-        seen = self._start(method, target, target_type, attributes) if self.enable_telemetry else None
+        if not self.enable_telemetry:
+            with suppress_instrumentation():
+                yield Witness()
+            return
+        seen = self._start(method, target, attributes)
         if seen is None:
             yield Witness()
             return
         try:
             with seen.call.active():
-                yield _Watching(seen, target)
+                yield Watching(seen, self._tracer(), target.id)
         except BaseException as error:
             seen.fail(error)
             raise
         seen.conclude()
 
     def _start(
-        self, method: Method, target: str, target_type: str, attributes: Mapping[str, AttributeValue | None]
+        self, method: Method, target: EntityRef, attributes: Mapping[str, AttributeValue | None]
     ) -> Observation | None:
         try:
             with acting_as(self.team_id):
                 call = start_client_span(self._tracer(), method.name, call_attributes(method, "client"))
-            call.set({elf.ELF_TARGET_ID: target, elf.ELF_TARGET_TYPE: target_type, **attributes})
+            call.set({elf.ELF_TARGET_ID: target.id, elf.ELF_TARGET_TYPE: target.type, **attributes})
             call.context = covered(call.context)
             return Observation(call, method)
         except Exception:
@@ -133,40 +141,6 @@ class A2AClientWithTelemetry(A2AClient):
         if provider is None:
             ensure_pipeline()
         return a2a_tracer(provider)
-
-
-class _Watching(Witness):
-    """Tells the call's observation what the client learns."""
-
-    def __init__(self, seen: Observation, asked: str) -> None:
-        self._seen = seen
-        self._asked = asked
-
-    def connected(
-        self, client: Client, request: SendMessageRequest, context: ClientCallContext
-    ) -> ClientCallContext | None:
-        try:
-            self._learn(client, request)
-        except Exception:
-            logger.debug("an A2A call could not be described", exc_info=True)
-        return carry(context, self._seen.call)
-
-    def met(self, card: AgentCard) -> None:
-        self._seen.call.set(team_attributes(card))
-
-    def saw(self, event: StreamResponse) -> None:
-        self._seen.see(event)
-
-    def _learn(self, client: Client, request: SendMessageRequest) -> None:
-        if not isinstance(client, BaseClient):
-            return
-        for name, value in client_facts(client, request).items():
-            self._seen.note(name, value)
-        card = card_of(client)
-        if card.name != self._asked:
-            self._seen.note("asked_team", self._asked)
-        self._seen.become(send_method(client))
-        describe(self._seen.call, client, request)
 
 
 def create_a2a_client(

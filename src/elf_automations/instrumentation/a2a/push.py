@@ -1,0 +1,126 @@
+"""Push notifications: one CLIENT span a delivery, whose context travels with it.
+
+The SDK sends them with a client of its own and only logs a failure; the answer's status tells the outcome.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
+from opentelemetry.trace import Tracer
+
+from elf_automations.conventions import elf
+from elf_automations.instrumentation.a2a.attributes import call_attributes
+from elf_automations.instrumentation.a2a.cards import address_attributes
+from elf_automations.instrumentation.a2a.methods import PUSH
+from elf_automations.instrumentation.a2a.observation import Observation
+from elf_automations.instrumentation.a2a.propagation import carried
+from elf_automations.instrumentation.patches import PatchPoint
+from elf_automations.instrumentation.spans import start_client_span
+
+logger = logging.getLogger(__name__)
+
+_HTTP_ERROR = 400
+
+
+def push_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
+    """Return the patch point of the SDK's push notification sender."""
+
+    def make(original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        @functools.wraps(original)
+        async def dispatch(self: Any, event: Any, push_info: Any, task_id: str) -> bool:
+            delivery = _start(tracer, event, push_info, task_id)
+            if delivery is None:
+                return await original(self, event, push_info, task_id)
+            try:
+                with delivery.seen.call.active():
+                    sent = await original(_Sender(self, delivery), event, push_info, task_id)
+            except BaseException as error:
+                delivery.seen.fail(error)
+                raise
+            delivery.end(sent=sent)
+            return sent
+
+        return dispatch
+
+    return (
+        PatchPoint(
+            "a2a.server.tasks.base_push_notification_sender", "BasePushNotificationSender._dispatch_notification", make
+        ),
+    )
+
+
+class _Delivery:
+    """One delivery under observation: what its HTTP client answered decides how it ended."""
+
+    def __init__(self, seen: Observation) -> None:
+        self.seen = seen
+        self.error: BaseException | None = None
+        self.status: int | None = None
+
+    def end(self, *, sent: bool) -> None:
+        """End the span; the sender returns False for a delivery that failed and tells nobody why."""
+        if self.error is not None:
+            self.seen.fail(self.error)
+        elif self.status is not None and self.status >= _HTTP_ERROR:
+            self._fail("HTTPStatusError", f"the receiver answered {self.status}", str(self.status))
+        elif sent:
+            self.seen.conclude()
+        else:
+            self._fail("rejected", "the notification was not sent: its URL was not accepted", None)
+
+    def _fail(self, error_type: str, message: str, code: str | None) -> None:
+        self.seen.describe()
+        self.seen.call.fail(error_type, message, code)
+
+
+class _Sender:
+    """The sender as one delivery sees it: with a client that carries the delivery's context."""
+
+    def __init__(self, sender: Any, delivery: _Delivery) -> None:
+        self._sender = sender
+        self._client = _Client(sender._client, delivery)  # noqa: SLF001
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sender, name)
+
+
+class _Client:
+    """The sender's HTTP client: same calls, same answers, with our headers."""
+
+    def __init__(self, client: Any, delivery: _Delivery) -> None:
+        self._client = client
+        self._delivery = delivery
+
+    async def post(self, *args: Any, headers: Mapping[str, str] | None = None, **kwargs: Any) -> Any:
+        delivery = self._delivery
+        try:
+            response = await self._client.post(
+                *args, headers=carried(headers or {}, delivery.seen.call.context), **kwargs
+            )
+        except BaseException as error:
+            delivery.error = error
+            raise
+        delivery.status = response.status_code
+        return response
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def _start(tracer: Tracer, event: Any, push_info: Any, task_id: str) -> _Delivery | None:
+    try:
+        if not is_instrumentation_enabled():
+            return None
+        call = start_client_span(tracer, PUSH.name, call_attributes(PUSH, "client"))
+        call.set({**address_attributes(push_info.url), elf.ELF_PAYLOAD_SIZE: event.ByteSize()})
+        seen = Observation(call, PUSH)
+        seen.identify(task_id, event)
+        return _Delivery(seen)
+    except Exception:
+        logger.debug("a push notification could not be traced", exc_info=True)
+        return None

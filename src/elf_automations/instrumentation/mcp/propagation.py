@@ -1,0 +1,185 @@
+"""Trace context and baggage in `_meta` (SEP-414), in both directions, for requests and notifications.
+
+The parent of a request is what its `_meta` says, else the ambient span (an HTTP server's), else the HTTP headers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+
+from opentelemetry import baggage, propagate
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import Link, Span, SpanContext, format_span_id, get_current_span
+from pydantic import BaseModel
+
+from elf_automations.conventions import elf
+from elf_automations.instrumentation.identity import callees_entries, caller_in
+
+logger = logging.getLogger(__name__)
+
+META: Final = "_meta"
+_BAGGAGE: Final = "baggage"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Baggage as it arrived: whom it names as the caller, whether the call is the SDK's own, and the callee's part."""
+
+    caller: Mapping[str, str]
+    implicit: bool
+    kept: tuple[tuple[str, object], ...]
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a received message carries: the context of its parent, the parent, its baggage, and a link.
+
+    `base` is the ambient context without the baggage of whoever started the server; the ambient span is a link where
+    it is not the parent.
+    """
+
+    context: Context
+    base: Context
+    parent: SpanContext
+    carried: Carried
+    links: tuple[Link, ...] = ()
+
+
+def received(
+    meta: Mapping[str, Any] | BaseModel | None,
+    headers: Mapping[str, str] | None = None,
+    ambient: Context | None = None,
+) -> Incoming:
+    """Return the context of a received message with this `_meta`; `ambient` is where it arrived (default: current)."""
+    current = otel_context.get_current() if ambient is None else ambient
+    around = get_current_span(current).get_span_context()
+    ambient_baggage = baggage.get_all(current)
+    base = baggage.clear(current) if ambient_baggage else current
+    carrier = _carrier(meta)
+    context, carried = _extracted(carrier, base)
+    parent = get_current_span(context).get_span_context()
+    if not parent.is_valid and headers is not None:
+        context, carried = _extracted(headers, base)
+        parent = get_current_span(context).get_span_context()
+    if carried is None:
+        # Who calls is what the message says; where it says nothing, the request around it may.
+        carried = _sorted_out(ambient_baggage) if ambient_baggage else NOTHING
+    links = (Link(around),) if around.is_valid and around.span_id != parent.span_id else ()
+    return Incoming(context, base, parent, carried, links)
+
+
+def with_context(params: Mapping[str, Any] | None, span: Span | None = None) -> Mapping[str, Any] | None:
+    """Return message params whose `_meta` carries the current context; `params` themselves when there is none."""
+    try:
+        carrier: dict[str, Any] = {}
+        put_context(carrier, otel_context.get_current(), span)
+        return _with_meta(params, carrier) if carrier else params
+    except Exception:
+        logger.debug("the trace context could not be put on an MCP message", exc_info=True)
+        return params
+
+
+def put_context(meta: dict[str, Any], context: Context, span: Span | None) -> None:
+    """Put the context of a call in the `_meta` of its request, and the name of its `span` where one is given."""
+    entries = baggage.get_all(context)
+    if entries and _fields(propagate.get_global_textmap())[1]:
+        propagate.inject(meta, baggage.clear(context))
+        meta |= _written(tuple(entries.items()))
+    else:
+        propagate.inject(meta, context)
+    if span is not None:
+        meta |= _mark(span)
+
+
+@lru_cache(maxsize=1024)
+def _written(entries: tuple[tuple[str, object], ...]) -> dict[str, str]:
+    """Return baggage as it travels; what a caller carries is the same in each of its calls."""
+    context, carrier = Context(), dict[str, str]()
+    for name, value in entries:
+        context = baggage.set_baggage(name, value, context)
+    propagate.inject(carrier, context)
+    return carrier
+
+
+def _with_meta(params: Mapping[str, Any] | None, entries: dict[str, Any]) -> Mapping[str, Any]:
+    said = params or {}
+    meta = said.get(META)
+    return {**said, META: {**meta, **entries} if meta else entries}
+
+
+def _mark(span: Span | None) -> dict[str, Any]:
+    """Return the entry that names a call's span: a gateway in between makes its own span the server's parent."""
+    made = span.get_span_context() if span is not None else None
+    return {elf.ELF_CALLER_SPAN_ID: format_span_id(made.span_id)} if made is not None and made.is_valid else {}
+
+
+def message_context(meta: Mapping[str, Any]) -> Context:
+    """Return the current context with all that a message carries, as its sender had it."""
+    current = otel_context.get_current()
+    try:
+        return propagate.extract(meta, current)
+    except Exception:
+        logger.debug("an MCP message carries a malformed trace context", exc_info=True)
+        return current
+
+
+def context_headers(meta: object) -> dict[str, str]:
+    """Return the part of `_meta` that is trace context and baggage, as HTTP headers."""
+    said = _carrier(meta)
+    return {name: value for name in propagate.get_global_textmap().fields if isinstance(value := said.get(name), str)}
+
+
+def marked_span(meta: Mapping[str, Any] | BaseModel | None, parent: SpanContext) -> str | None:
+    """Return the id of the caller's span that a request's `_meta` names, None where that is the parent anyway."""
+    said = _carrier(meta).get(elf.ELF_CALLER_SPAN_ID)
+    return said if isinstance(said, str) and said and said != format_span_id(parent.span_id) else None
+
+
+def _carrier(meta: object) -> Mapping[str, Any]:
+    if isinstance(meta, dict | Mapping):  # dict first: the quicker answer
+        return cast("Mapping[str, Any]", meta)
+    return (meta.model_extra or {}) if isinstance(meta, BaseModel) else {}
+
+
+def _extracted(carrier: Mapping[str, Any], context: Context) -> tuple[Context, Carried | None]:
+    """Return `context` with the parent that `carrier` names, and its baggage; None when it carries no context."""
+    if not carrier:
+        return context, None
+    try:
+        fields, has_baggage = _fields(propagate.get_global_textmap())
+        found = {name: carrier[name] for name in fields if name in carrier}
+        said = carrier.get(_BAGGAGE) if has_baggage else None
+        if not found and said is None:
+            return context, None
+        if found:
+            context = propagate.extract(found, context)
+        return context, _read(said) if isinstance(said, str) else NOTHING
+    except Exception:
+        logger.debug("an MCP message carries a malformed trace context", exc_info=True)
+        return context, None
+
+
+@lru_cache(maxsize=8)
+def _fields(propagator: TextMapPropagator) -> tuple[tuple[str, ...], bool]:
+    """Return what a propagator reads besides baggage, and whether it reads baggage."""
+    names = propagator.fields
+    return tuple(sorted(names - {_BAGGAGE})), _BAGGAGE in names
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> Carried:
+    """Return what a baggage text says; a caller's is the same in each of its calls."""
+    return _sorted_out(baggage.get_all(propagate.extract({_BAGGAGE: text}, Context())))
+
+
+def _sorted_out(entries: Mapping[str, object]) -> Carried:
+    return Carried(caller_in(entries), elf.ELF_IMPLICIT in entries, callees_entries(entries))
+
+
+NOTHING: Final = Carried({}, implicit=False, kept=())

@@ -1,0 +1,162 @@
+"""The server side of MCP 1.x, which traces nothing itself: one SERVER span a request, FastMCP 1 to 3 included.
+
+`Server._handle_request` handles a request and swallows how it ended: the answer it gives through its responder tells.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import get_current_span, set_span_in_context
+
+from elf_automations.instrumentation.mcp.adoption import inbound
+from elf_automations.instrumentation.mcp.operation import Instruments
+from elf_automations.instrumentation.mcp.outcome import Ending, ending_of_code
+from elf_automations.instrumentation.mcp.payload import field
+from elf_automations.instrumentation.mcp.serving import Received, notified, served
+from elf_automations.instrumentation.spans import attached
+
+_Answers = list[Any]
+# What the request in progress was answered.
+_answers: Final[ContextVar[_Answers | None]] = ContextVar("elf_mcp_answers", default=None)
+# The protocol version a server session agreed to.
+_versions: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+# The span around each HTTP request: its message is handled by a task that was started by another request.
+_arrivals: WeakKeyDictionary[Any, Context] = WeakKeyDictionary()
+
+
+def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -> Callable[[Any], Any]:
+    """Return the wrapper maker for the low-level `Server._handle_request`; `prepare` runs before each request."""
+
+    def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(original)
+        async def handle_request(self: Any, message: Any, req: Any, session: Any, *args: Any, **kwargs: Any) -> Any:
+            prepare()
+            operation = served(instruments, _received, self, message, req, session)
+            if operation is None:
+                return await original(self, message, req, session, *args, **kwargs)
+            answers: _Answers = []
+            token, answered = inbound.set(operation), _answers.set(answers)
+            entered = attach(operation.call.context)
+            try:
+                result = await original(self, message, req, session, *args, **kwargs)
+            except BaseException as error:
+                operation.fail(error)
+                raise
+            finally:
+                detach(entered)
+                inbound.reset(token)
+                _answers.reset(answered)
+            if answers:
+                _conclude(operation, answers[0])
+            else:
+                operation.end(Ending("cancelled"))
+            return result
+
+        return handle_request
+
+    return make
+
+
+def wrap_handle_notification(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap the low-level `Server._handle_notification`: its handler continues the sender's trace."""
+
+    @functools.wraps(original)
+    async def handle_notification(self: Any, notify: Any, *args: Any, **kwargs: Any) -> Any:
+        context = notified(getattr(getattr(notify, "params", None), "meta", None), self)
+        if context is None:
+            return await original(self, notify, *args, **kwargs)
+        with attached(context):
+            return await original(self, notify, *args, **kwargs)
+
+    return handle_notification
+
+
+def wrap_respond(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap `RequestResponder.respond`: note what the request in progress is answered."""
+
+    @functools.wraps(original)
+    async def respond(self: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        result = getattr(response, "root", response)
+        agreed = field(result, "protocolVersion")
+        if isinstance(agreed, str):
+            _versions[self._session] = agreed
+        answers = _answers.get()
+        if answers is None or getattr(self, "cancelled", False):
+            return await original(self, response, *args, **kwargs)
+        if result is response:  # an error
+            answers.append(result)
+        else:
+            response = _Answer(response, answers)
+        return await original(self, response, *args, **kwargs)
+
+    return respond
+
+
+class _Answer:
+    """A response that, dumped for the wire, shows what it is; in all else it is the response itself."""
+
+    def __init__(self, response: Any, answers: _Answers) -> None:
+        self._elf_response = response
+        self._elf_answers = answers
+
+    @property
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cast("Any", type(self._elf_response))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._elf_response, name)
+
+    def model_dump(self, *args: Any, **kwargs: Any) -> Any:
+        """Dump the response."""
+        wire = self._elf_response.model_dump(*args, **kwargs)
+        self._elf_answers.append(wire)
+        return wire
+
+
+def wrap_http_post(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap `StreamableHTTPServerTransport._handle_post_request`: remember the span the request arrived in."""
+
+    @functools.wraps(original)
+    async def handle_post_request(self: Any, scope: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        _arrivals[request] = set_span_in_context(get_current_span(), Context())
+        return await original(self, scope, request, *args, **kwargs)
+
+    return handle_post_request
+
+
+def _received(server: Any, message: Any, req: Any, session: Any) -> Received | None:
+    method = getattr(req, "method", None)
+    if not isinstance(method, str):
+        return None
+    request = getattr(message.message_metadata, "request_context", None)
+    return Received(
+        method=method,
+        params=getattr(req, "params", None),
+        meta=message.request_meta,
+        server=server,
+        request=request,
+        request_id=message.request_id,
+        client_params=getattr(session, "client_params", None),
+        protocol_version=_versions.get(session),
+        session_id=_session_id(request),
+        ambient=None if request is None else _arrivals.get(request, Context()),
+    )
+
+
+def _session_id(request: Any) -> str | None:
+    headers = getattr(request, "headers", None)
+    return None if headers is None else headers.get("mcp-session-id")
+
+
+def _conclude(operation: Any, answer: Any) -> None:
+    code = field(answer, "code")
+    if code is not None and field(answer, "message") is not None and field(answer, "content") is None:
+        operation.end(ending_of_code(code, str(field(answer, "message"))))
+    else:
+        operation.conclude(answer)

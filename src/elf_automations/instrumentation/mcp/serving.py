@@ -1,0 +1,128 @@
+"""Starting the operation of a request that a server has received, in either major of the SDK.
+
+The SERVER span continues the caller's trace and says who called; while the handler runs, the server is the acting
+entity and its baggage no longer names the caller, so that what the handler calls is credited to the server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
+from pydantic import BaseModel
+
+from elf_automations.conventions import elf, otel
+from elf_automations.instrumentation.identity import with_actor
+from elf_automations.instrumentation.mcp.attributes import request_attributes
+from elf_automations.instrumentation.mcp.operation import Instruments, Operation
+from elf_automations.instrumentation.mcp.payload import field
+from elf_automations.instrumentation.mcp.peers import client_name, http_peer_attributes
+from elf_automations.instrumentation.mcp.propagation import META, Carried, marked_span, received
+from elf_automations.instrumentation.spans import CallSpan
+from elf_automations.model import EntityRef
+from elf_automations.model.protocols.mcp import is_chatter
+
+logger = logging.getLogger(__name__)
+
+# Set while the server's transport asks the server for its own tools, to check a request against them.
+asking_itself: Final[ContextVar[bool]] = ContextVar("elf_mcp_asking_itself", default=False)
+
+
+@dataclass(slots=True)
+class Received:
+    """A request as the server's kernel sees it, whichever major of the SDK it is."""
+
+    method: str
+    params: object
+    meta: Mapping[str, Any] | BaseModel | None
+    server: object
+    request: Any = None
+    request_id: object = None
+    client_params: object = None
+    protocol_version: str | None = None
+    session_id: str | None = None
+    ambient: Context | None = None
+
+
+def served(instruments: Instruments, describe: Callable[..., Received | None], *request: Any) -> Operation | None:
+    """Start the operation of what `describe(*request)` tells; None for chatter and when telemetry itself fails."""
+    try:
+        message = describe(*request)
+        return None if message is None or is_chatter(message.method) else _start(instruments, message)
+    except Exception:
+        logger.debug("an MCP request could not be traced on its server", exc_info=True)
+        return None
+
+
+def notified(meta: Mapping[str, Any] | BaseModel | None, server: object) -> Context | None:
+    """Return the context a notification's handler runs in; None for the current one."""
+    try:
+        if not meta:
+            return None
+        incoming = received(meta)
+        parent = trace.get_current_span(incoming.context)
+        return _acting(trace.set_span_in_context(parent, incoming.base), incoming.carried, _server_name(server))
+    except Exception:
+        logger.debug("the context of an MCP notification could not be read", exc_info=True)
+        return None
+
+
+def _start(instruments: Instruments, message: Received) -> Operation:
+    incoming = received(message.meta, getattr(message.request, "headers", None), message.ambient)
+    server = _server_name(message.server)
+    name, attributes = request_attributes(message.method, message.params)
+    if message.request is None:
+        attributes[otel.NETWORK_TRANSPORT] = "pipe"
+    else:
+        attributes.update(http_peer_attributes(message.request))
+    if message.request_id is not None:
+        attributes[otel.JSONRPC_REQUEST_ID] = str(message.request_id)
+    if message.protocol_version is not None:
+        attributes[otel.MCP_PROTOCOL_VERSION] = message.protocol_version
+    if message.session_id is not None:
+        attributes[otel.MCP_SESSION_ID] = message.session_id
+    marked = marked_span(message.meta, incoming.parent)
+    if marked is not None:
+        attributes[elf.ELF_CALLER_SPAN_ID] = marked
+    attributes.update(incoming.carried.caller)
+    if elf.ELF_SOURCE_ID not in attributes:
+        client = client_name(message.meta, message.client_params)
+        if client is not None:
+            attributes[elf.ELF_SOURCE_ID] = client
+            attributes[elf.ELF_SOURCE_TYPE] = "mcp_client"
+    if server is not None:
+        attributes[elf.ELF_TARGET_ID] = server
+    if message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit):
+        attributes[elf.ELF_IMPLICIT] = True
+    span = instruments.tracer.start_span(name, incoming.context, SpanKind.SERVER, attributes, incoming.links)
+    acting = _acting(trace.set_span_in_context(span, incoming.base), incoming.carried, server)
+    return Operation(CallSpan(span, acting), message.method, attributes, instruments.durations.server_operation)
+
+
+def _acting(context: Context, carried: Carried, server: str | None) -> Context:
+    for name, value in carried.kept:
+        context = baggage.set_baggage(name, value, context)
+    return with_actor(context, _entity(server)) if server is not None else context
+
+
+@lru_cache(maxsize=256)
+def _entity(server: str) -> EntityRef:
+    return EntityRef(server, "mcp")
+
+
+def _server_name(server: object) -> str | None:
+    name = getattr(server, "name", None)
+    return name if isinstance(name, str) and name else None
+
+
+def meta_of(params: object) -> Mapping[str, Any]:
+    """Return the `_meta` of raw params; empty when there is none."""
+    meta = field(params, META)
+    return cast("Mapping[str, Any]", meta) if isinstance(meta, dict) else {}

@@ -1,0 +1,68 @@
+"""A batch of span records into rows; a span that cannot be mapped costs itself and never its neighbours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from elf_automations.model.communication import Communication
+from elf_automations.model.entity import Entity
+from elf_automations.model.records import SpanRecord
+from elf_automations.model.settle import settle
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A span that has no row because mapping it failed, and how."""
+
+    span: SpanRecord
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class MappedBatch:
+    """The rows and entities of a batch, and what became of the spans that gave none.
+
+    `ignored` are no call of any protocol, `repeated` were in the batch more than once, `faults` could not be mapped:
+    rows, ignored, repeated and faults add up to the batch.
+    """
+
+    rows: tuple[Communication, ...]
+    entities: tuple[Entity, ...]
+    ignored: int
+    repeated: int
+    faults: tuple[Fault, ...]
+
+
+def map_batch(records: Sequence[SpanRecord]) -> MappedBatch:
+    """Return what `records` say together; raises nothing for any span."""
+    faults: tuple[Fault, ...] = ()
+    good = records
+    try:
+        settled = settle(good)
+    except Exception:
+        faults = tuple(_faults(records))
+        broken = {id(fault.span) for fault in faults}
+        good = [record for record in records if id(record) not in broken]
+        settled = settle(good)
+    given = Counter((record.trace_id.hex(), record.span_id.hex()) for record in good)
+    repeated = sum(given[row.trace_id, row.span_id] - 1 for row in settled.rows)
+    return MappedBatch(
+        rows=settled.rows,
+        entities=settled.entities,
+        ignored=len(good) - len(settled.rows) - repeated,
+        repeated=repeated,
+        faults=faults,
+    )
+
+
+def _faults(records: Sequence[SpanRecord]) -> list[Fault]:
+    """Return the records that cannot be settled even alone."""
+    faults: list[Fault] = []
+    for record in records:
+        try:
+            settle([record])
+        except Exception as error:
+            faults.append(Fault(record, error))
+    return faults

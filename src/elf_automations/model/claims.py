@@ -1,0 +1,157 @@
+"""Which spans are layers of one call: the outermost client claims what lies below it (design, Counting rule)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from elf_automations.conventions import otel
+from elf_automations.model.call import Call
+from elf_automations.model.noise import Noise
+from elf_automations.model.records import SpanRecord
+
+SpanKey: TypeAlias = tuple[bytes, bytes]
+_MAX_ANCESTORS: Final = 64
+# A record by hand measures with another clock than the span: a millisecond covers the difference.
+_CLOCKS_NS: Final = 1_000_000
+LISTING: Final = "tool_list"
+CALLING: Final = "tool_call"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The spans of a batch by (trace id, span id): each one's parent, the calls, the noise, other SERVER spans."""
+
+    parents: Mapping[SpanKey, bytes | None]
+    calls: Mapping[SpanKey, Call]
+    noise: Mapping[SpanKey, Noise]
+    servers: Container[SpanKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Who claims whom: `outer` leads from a layer to the row its call is counted by; `dropped` are no rows at all."""
+
+    outer: Mapping[SpanKey, SpanKey]
+    dropped: Container[SpanKey]
+
+
+def claims_of(batch: Batch, unasked: Container[SpanKey]) -> Claims:
+    """Return the claims within `batch`; `unasked` are listings already known to be nobody's."""
+    direct: dict[SpanKey, SpanKey] = {}
+    dropped: set[SpanKey] = set()
+    for key, call in batch.calls.items():
+        claim = Noise(call.protocol) if key in unasked else _claim(batch, key, call)
+        if isinstance(claim, Noise):
+            dropped.add(key)
+        elif claim is not None:
+            direct[key] = claim
+    direct |= _recorded_by_hand(batch, direct, dropped)
+    outer = {key: _root(direct, key) for key in direct}
+    dropped |= {key for key, root in outer.items() if root in dropped}
+    return Claims({key: root for key, root in outer.items() if key not in dropped}, dropped)
+
+
+def ancestors(batch: Batch, key: SpanKey) -> Iterator[SpanKey]:
+    """Yield the ancestors of a span within the batch, nearest first; ends on cycles."""
+    trace_id = key[0]
+    seen = {key}
+    for _ in range(_MAX_ANCESTORS):
+        parent = batch.parents.get(key)
+        if parent is None:
+            return
+        key = (trace_id, parent)
+        if key in seen:
+            return
+        seen.add(key)
+        yield key
+
+
+def process_of(span: SpanRecord) -> tuple[object, object]:
+    """Return what tells the processes that emit apart."""
+    resource = span.resource.attributes
+    return resource.get(otel.SERVICE_NAME), resource.get(otel.SERVICE_INSTANCE_ID)
+
+
+def _claim(batch: Batch, key: SpanKey, call: Call) -> SpanKey | Noise | None:
+    """Return the outermost layer of the same call, `Noise` for what nobody called, None for a call of its own."""
+    if call.side not in {"client", "server"}:
+        return None
+    claimant: SpanKey | None = None
+    inner: Call | None = call  # the layer just below, None once a client of another call lies between
+    for ancestor in ancestors(batch, key):
+        noise = batch.noise.get(ancestor)
+        if noise and noise.protocol == call.protocol and call.side == "server" and claimant is None:
+            return noise
+        above = batch.calls.get(ancestor)
+        if above is None or above.protocol != call.protocol:
+            continue
+        if above.side == "server" and (inner is None or not _passed_on(above, inner)):
+            break
+        if above.side in {"client", "server"}:
+            if call.operation == LISTING and above.operation == CALLING:
+                return Noise(call.protocol)
+            same = same_call(above, call)
+            claimant, inner = (ancestor, above) if same else (claimant, None)
+    return claimant
+
+
+def same_call(outer: Call, inner: Call) -> bool:
+    """Return whether `inner`, somewhere below `outer`, is a layer of it; a gateway puts `{server}_` before the name."""
+    if outer.operation != inner.operation:
+        return False
+    return not outer.key or not inner.key or outer.key == inner.key or outer.key.endswith(f"_{inner.key}")
+
+
+def _passed_on(server: Call, inner: Call) -> bool:
+    """Return whether `inner` is how `server` answers the very call it got: a mounted server, a proxy, a joint list."""
+    if not inner.relayed and inner.operation != LISTING:
+        return False
+    return same_call(server, inner) and process_of(server.span) == process_of(inner.span)
+
+
+def _root(direct: Mapping[SpanKey, SpanKey], key: SpanKey) -> SpanKey:
+    seen = {key}
+    while (above := direct.get(key)) is not None and above not in seen:
+        seen.add(above)
+        key = above
+    return key
+
+
+def _recorded_by_hand(
+    batch: Batch, outer: Mapping[SpanKey, SpanKey], dropped: Container[SpanKey]
+) -> dict[SpanKey, SpanKey]:
+    """Return the instrumented calls that the application recorded by hand as well, each with its record.
+
+    `record_mcp()` around a traced call makes a sibling, no ancestor: they are one call when they have the same
+    protocol, operation and key in one process and the record's time holds the call's. One record claims one call.
+    """
+    waiting: dict[tuple[object, ...], list[SpanKey]] = {}
+    for key, call in batch.calls.items():
+        if call.side in {"client", "server"} and key not in outer and key not in dropped:
+            waiting.setdefault(_likeness(call), []).append(key)
+    claims: dict[SpanKey, SpanKey] = {}
+    records = [key for key, call in batch.calls.items() if call.side == "manual" and call.duration_ms is not None]
+    # In the order of their ends, so that overlapping records choose alike in whatever order they were delivered.
+    for key in sorted(records, key=lambda key: (batch.calls[key].span.end_ns or 0, key)):
+        record = batch.calls[key]
+        rivals = waiting.get(_likeness(record), [])
+        inside = [rival for rival in rivals if _within(batch.calls[rival].span, record.span)]
+        if inside:
+            first = min(inside, key=lambda rival: (batch.calls[rival].span.start_ns, rival))
+            rivals.remove(first)
+            claims[first] = key
+    return claims
+
+
+def _likeness(call: Call) -> tuple[object, ...]:
+    # A message id, the key of an A2A call, is unknown to who records by hand; its team is not.
+    key = call.target.id if call.protocol == "a2a" else call.key
+    return call.protocol, call.operation, key, process_of(call.span)
+
+
+def _within(inner: SpanRecord, outer: SpanRecord) -> bool:
+    if inner.end_ns is None or outer.end_ns is None:
+        return False
+    return outer.start_ns - _CLOCKS_NS <= inner.start_ns and inner.end_ns <= outer.end_ns + _CLOCKS_NS

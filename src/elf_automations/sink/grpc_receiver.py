@@ -1,0 +1,82 @@
+"""OTLP over gRPC: the trace service's `Export`, on the same intake as HTTP.
+
+Source of the rules: OTLP specification, OTLP/gRPC (UNAVAILABLE with RetryInfo for now, INVALID_ARGUMENT for bad data).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import grpc
+from grpc import aio
+
+from elf_automations.errors import ElfTelemetryError
+from elf_automations.model.from_otlp_bytes import MalformedRequestError, from_protobuf
+from elf_automations.sink import answers
+from elf_automations.sink.accounts import Accounts
+from elf_automations.sink.bearer import Token
+from elf_automations.sink.intake import Intake
+
+_SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
+_STATUS_TRAILER: Final = "grpc-status-details-bin"
+# The Python exporter ignores the standard trailer and reads this one.
+_PYTHON_RETRY_TRAILER: Final = "google.rpc.retryinfo-bin"
+
+
+class GrpcReceiver:
+    """The trace service of a sink, for a `grpc.aio` server; `retry_seconds` as in `HttpReceiver`."""
+
+    def __init__(self, intake: Intake, accounts: Accounts, token: Token, *, retry_seconds: int = 5) -> None:
+        self._intake, self._accounts, self._token = intake, accounts, token
+        self._retry_seconds = retry_seconds
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register; bodies stay bytes until the intake decodes them."""
+        export: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._export)
+        return grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})
+
+    async def _export(self, body: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+        began = time.monotonic()
+        code = grpc.StatusCode.OK
+        try:
+            return await self._stored(body, context)
+        except _StatusError as error:
+            code = error.code
+            await context.abort(code, str(error), error.trailers)
+            raise
+        finally:
+            self._accounts.request("grpc", code.name, time.monotonic() - began)
+
+    async def _stored(self, body: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        if not self._token.admits(metadata.get("authorization")):
+            raise _StatusError(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is missing or wrong")
+        try:
+            receipt = await asyncio.wrap_future(self._intake.submit(body, from_protobuf))
+        except MalformedRequestError as error:
+            raise _StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+        except ElfTelemetryError as error:
+            raise self._later(str(error)) from None
+        except Exception as error:
+            raise self._later(f"the spans could not be stored: {type(error).__name__}") from error
+        return answers.accepted(receipt.refused).SerializeToString()
+
+    def _later(self, message: str) -> _StatusError:
+        seconds = self._retry_seconds
+        status = answers.failure(answers.UNAVAILABLE, message, retry_seconds=seconds)
+        return _StatusError(
+            grpc.StatusCode.UNAVAILABLE,
+            message,
+            (
+                (_STATUS_TRAILER, status.SerializeToString()),
+                (_PYTHON_RETRY_TRAILER, answers.retry_info(seconds).SerializeToString()),
+            ),
+        )
+
+
+class _StatusError(Exception):
+    def __init__(self, code: grpc.StatusCode, message: str, trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        super().__init__(message)
+        self.code, self.trailers = code, trailers

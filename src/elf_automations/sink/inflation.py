@@ -1,0 +1,40 @@
+"""Compressed bodies, inflated up to a limit: a bomb costs its limit and no more."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+_WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+ENCODINGS: Final = ("gzip", "deflate", "identity")
+
+
+class TooLargeError(ValueError):
+    """The body is larger than the sink takes."""
+
+
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return `body` without its `Content-Encoding` (gzip, deflate, identity), at most `limit` bytes of it.
+
+    Raises TooLargeError when there are more, ValueError when the body is not of that encoding or the encoding unknown.
+    """
+    if encoding in {"", "identity"}:
+        return body
+    bits = _WINDOW_BITS.get(encoding)
+    if bits is None:
+        raise ValueError(f"the content encoding {encoding[:40]!r} is not one of {', '.join(ENCODINGS)}")
+    made = bytearray()
+    rest = body
+    while rest:
+        inflater = zlib.decompressobj(bits)
+        try:
+            made += inflater.decompress(rest, limit + 1 - len(made))
+        except zlib.error as error:
+            raise ValueError(f"the body is not valid {encoding}: {error}") from None
+        if len(made) > limit:
+            raise TooLargeError(f"the body is larger than {limit} bytes when inflated")
+        if not inflater.eof:
+            raise ValueError(f"the body is not valid {encoding}: it ends too early")
+        # gzip allows one member after the other.
+        rest = inflater.unused_data
+    return bytes(made)

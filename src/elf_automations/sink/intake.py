@@ -1,0 +1,212 @@
+"""Requests into rows: what waits together is stored together, and each request learns when its spans are committed.
+
+Many small requests at once become one transaction, so that a thousand agents with one span each cost what one agent
+with a thousand spans does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from elf_automations.errors import ElfTelemetryError
+from elf_automations.model import SpanRecord, map_batch
+from elf_automations.model.from_otlp import OtlpSpans
+from elf_automations.sink.accounts import Accounts
+from elf_automations.sink.failures import BusyError, ClosedError
+from elf_automations.storage.contract import Writer
+from elf_automations.storage.settling import Settling
+
+logger = logging.getLogger(__name__)
+
+SPANS_TOGETHER: Final = 2048
+_IDLE_SECONDS: Final = 1.0
+_SpanKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a request: `spans` it held, and one line for each that will never be stored."""
+
+    spans: int
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Request:
+    body: bytes
+    decode: Callable[[bytes], OtlpSpans]
+    done: Future[Receipt]
+
+
+@dataclass(slots=True)
+class _Decoded:
+    done: Future[Receipt]
+    records: Sequence[SpanRecord]
+    refused: tuple[str, ...]
+
+
+class Intake:
+    """Decodes, maps and stores requests on threads of its own, one writer each.
+
+    `open_writer` makes a thread's writer; `waiting_bytes` is how much may wait undecoded before requests are sent
+    away; `threads` share the work: while one waits for the database, another maps.
+    """
+
+    def __init__(
+        self,
+        open_writer: Callable[[], Writer],
+        accounts: Accounts,
+        *,
+        waiting_bytes: int,
+        threads: int = 2,
+    ) -> None:
+        self._open_writer = open_writer
+        self._accounts = accounts
+        self._waiting_limit = waiting_bytes
+        self._requests: deque[_Request] = deque()
+        self._waiting_bytes = 0
+        self._work = threading.Condition()
+        self._closed = False
+        self._settling = Settling()
+        self.failing: str | None = None
+        """Why the last batch could not be stored; None when it was."""
+        self._threads = [
+            threading.Thread(target=self._run, args=(number == 0,), name=f"elf-sink-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, body: bytes, decode: Callable[[bytes], OtlpSpans]) -> Future[Receipt]:
+        """Take a request; the future ends when its spans are committed.
+
+        It fails with MalformedRequestError for a body that `decode` cannot read, and with the storage's error when the
+        database does not take the data now. Raises BusyError when too much waits, ClosedError after `close`.
+        """
+        done: Future[Receipt] = Future()
+        with self._work:
+            if self._closed:
+                raise ClosedError("the sink is stopping")
+            if self._waiting_bytes and self._waiting_bytes + len(body) > self._waiting_limit:
+                raise BusyError("too many requests wait for the database")
+            self._requests.append(_Request(body, decode, done))
+            self._waiting_bytes += len(body)
+            self._accounts.waiting(len(self._requests))
+            self._work.notify()
+        return done
+
+    def close(self, seconds: float) -> bool:
+        """Take nothing more, store what waits, settle, and let go of the database; return whether that was in time."""
+        ends = time.monotonic() + seconds
+        with self._work:
+            self._closed = True
+            self._work.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        late = [request for request in self._requests if request.done.set_running_or_notify_cancel()]
+        for request in late:
+            request.done.set_exception(ClosedError("the sink stopped before the spans were stored"))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, settles: bool) -> None:
+        """Work until closed; one thread settles what all of them stored."""
+        writer = self._open_writer()
+        while True:
+            requests = self._take()
+            if requests:
+                self._serve(requests, writer)
+            elif self._closed:
+                break
+            if settles and self._settling.due:
+                self._settle(writer)
+        if settles and self._settling.pending:
+            self._settle(writer)
+        writer.close()
+
+    def _take(self) -> list[_Request]:
+        """Return the requests to store together: all that wait, up to a batch's worth; none after an idle second."""
+        with self._work:
+            self._work.wait_for(lambda: self._requests or self._closed, _IDLE_SECONDS)
+            return [self._pop()] if self._requests else []
+
+    def _pop(self) -> _Request:
+        request = self._requests.popleft()
+        self._waiting_bytes -= len(request.body)
+        self._accounts.waiting(len(self._requests))
+        return request
+
+    def _more(self) -> _Request | None:
+        with self._work:
+            return self._pop() if self._requests else None
+
+    def _serve(self, requests: list[_Request], writer: Writer) -> None:
+        decoded: list[_Decoded] = []
+        spans = 0
+        request: _Request | None = requests[0]
+        while request is not None:
+            made = _decoded(request)
+            if made is not None:
+                decoded.append(made)
+                spans += len(made.records)
+            request = self._more() if spans < SPANS_TOGETHER else None
+        try:
+            self._store(decoded, writer)
+        except Exception as error:
+            if not isinstance(error, ElfTelemetryError):
+                logger.exception("a batch could not be stored")
+            self.failing = str(error)
+            self._accounts.failed(sum(len(one.records) for one in decoded), error)
+            for one in decoded:
+                one.done.set_exception(error)
+
+    def _store(self, decoded: Sequence[_Decoded], writer: Writer) -> None:
+        began = time.monotonic()
+        mapped = map_batch([record for one in decoded for record in one.records])
+        lost: dict[_SpanKey, str] = {
+            (fault.span.trace_id.hex(), fault.span.span_id.hex()): f"span {fault.span.name!r} cannot be mapped: "
+            f"{type(fault.error).__name__}"
+            for fault in mapped.faults
+        }
+        if mapped.rows or mapped.entities:
+            result = writer.write(mapped.rows, mapped.entities, retry=False)
+            self._settling.note(mapped.rows)
+            for bad in result.rejected:
+                lost[bad.row.trace_id, bad.row.span_id] = f"{bad.row.operation} was refused: {bad.reason}"
+            for line in result.rejected_entities:
+                logger.error("a registry entry was refused: %s", line)
+            self.failing = None
+            self._accounts.stored(mapped, result, time.monotonic() - began)
+        else:
+            self._accounts.ignored(mapped.ignored)
+        for one in decoded:
+            own = _own_losses(one.records, lost) if lost else ()
+            self._accounts.refused(len(one.refused))
+            one.done.set_result(Receipt(len(one.records) + len(one.refused), (*one.refused, *own)))
+
+    def _settle(self, writer: Writer) -> None:
+        try:
+            self._settling.run(writer)
+        except ElfTelemetryError as error:
+            logger.debug("rows were not settled now: %s", error)
+
+
+def _decoded(request: _Request) -> _Decoded | None:
+    """Return what a request holds; None when it is malformed, which is answered at once."""
+    try:
+        found = request.decode(request.body)
+    except Exception as error:
+        request.done.set_exception(error)
+        return None
+    return _Decoded(request.done, found.records, found.refused)
+
+
+def _own_losses(records: Sequence[SpanRecord], lost: dict[_SpanKey, str]) -> tuple[str, ...]:
+    keys = ((record.trace_id.hex(), record.span_id.hex()) for record in records)
+    return tuple(lost[key] for key in keys if key in lost)

@@ -1,0 +1,198 @@
+"""One process of a sink: listens, stores, and on SIGTERM finishes what it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, Final
+
+import grpc
+import uvicorn
+from grpc import aio
+
+from elf_automations.errors import ConfigurationError
+from elf_automations.sink.accounts import Accounts
+from elf_automations.sink.bearer import Token
+from elf_automations.sink.configuration import Address, SinkConfiguration, Tls
+from elf_automations.sink.grpc_receiver import GrpcReceiver
+from elf_automations.sink.http_protocol import TimedProtocol
+from elf_automations.sink.http_receiver import HttpReceiver
+from elf_automations.sink.intake import Intake
+from elf_automations.storage.opening import open_writer
+
+_BACKLOG: Final = 2048
+_IDLE_SECONDS: Final = 75
+# Twice the largest body may wait for the database: one being stored, one behind it.
+_WAITING_BODIES: Final = 2
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+Listening = Callable[[Address | None, Address | None], None]
+
+
+def bound(where: Address, *, shared: bool) -> socket.socket:
+    """Return a socket bound to an address, which the other processes of a sink may bind as well when it is `shared`.
+
+    Raises ConfigurationError when it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind((where.host, where.port))
+    except OSError as error:
+        made.close()
+        raise ConfigurationError(
+            f"cannot listen on {where}: {error.strerror or error}; choose another --http/--grpc"
+        ) from None
+    made.set_inheritable(True)
+    return made
+
+
+def serve(configuration: SinkConfiguration, listening: Listening | None = None) -> bool:
+    """Serve until SIGTERM or Ctrl-C, then finish what was taken; return whether that was in time.
+
+    `listening` is told the addresses once both accept connections. Raises ConfigurationError for an address that cannot
+    be had or TLS files that cannot be read.
+    """
+    return asyncio.run(_serve(configuration, listening))
+
+
+async def _serve(configuration: SinkConfiguration, listening: Listening | None) -> bool:
+    accounts, token = Accounts(), Token(configuration.token)
+    intake = Intake(
+        partial(open_writer, configuration.target),
+        accounts,
+        waiting_bytes=_WAITING_BODIES * configuration.max_bytes,
+        threads=configuration.connections,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    http, http_at, grpc_server, grpc_at = None, None, None, None
+    receiver = HttpReceiver(intake, accounts, token, max_bytes=configuration.max_bytes)
+    try:
+        if configuration.grpc:
+            rpc = GrpcReceiver(intake, accounts, token)
+            grpc_server, grpc_at = await _grpc(rpc, configuration.grpc, configuration)
+        if configuration.http:
+            http, http_at = await _http(receiver, configuration.http, configuration)
+        if listening:
+            listening(http_at, grpc_at)
+        await stop.wait()
+    finally:
+        receiver.draining = True
+        ends = time.monotonic() + configuration.drain_seconds
+        if http:
+            http.stop()
+        if grpc_server:
+            await grpc_server.stop(configuration.drain_seconds)
+        if http:
+            await http.ended
+        in_time = await asyncio.to_thread(intake.close, max(1.0, ends - time.monotonic()))
+    return in_time
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn's server, started and stopped by us: signals are not its affair."""
+
+    ended: asyncio.Task[None]
+
+    def __init__(self, configuration: uvicorn.Config) -> None:
+        super().__init__(configuration)
+        self._accepts = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def start(self, at: socket.socket) -> None:
+        """Serve in the background; return once connections are accepted."""
+        self.ended = asyncio.create_task(self.serve([at]))
+        await self._accepts.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when connections are accepted."""
+        await super().startup(sockets)
+        self._accepts.set()
+
+    def stop(self) -> None:
+        """Accept nothing more and end when the requests under way have their answers."""
+        self.should_exit = True
+
+
+async def _http(
+    receiver: HttpReceiver, where: Address, configuration: SinkConfiguration
+) -> tuple[_HttpServer, Address]:
+    at = bound(where, shared=configuration.shared_ports)
+    tls = configuration.tls
+    options: dict[str, Any] = {}
+    if tls:
+        options = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
+        if tls.client_authority:
+            options |= {"ssl_ca_certs": str(tls.client_authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    settings = uvicorn.Config(
+        receiver.app,
+        http=TimedProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(configuration.drain_seconds)),
+        **options,
+    )
+    try:
+        settings.load()
+    except (OSError, ssl.SSLError) as error:
+        at.close()
+        raise _bad_tls(error) from None
+    server = _HttpServer(settings)
+    await server.start(at)
+    return server, Address(where.host, at.getsockname()[1])
+
+
+async def _grpc(receiver: GrpcReceiver, where: Address, configuration: SinkConfiguration) -> tuple[aio.Server, Address]:
+    tls = configuration.tls
+    server = aio.server(
+        options=(
+            ("grpc.max_receive_message_length", configuration.max_bytes),
+            ("grpc.so_reuseport", int(configuration.shared_ports)),
+            ("grpc.max_connection_idle_ms", 1000 * 60 * 10),
+            ("grpc.keepalive_time_ms", 1000 * 60),
+        )
+    )
+    server.add_generic_rpc_handlers((receiver.handler(),))
+    try:
+        port = server.add_secure_port(str(where), _credentials(tls)) if tls else server.add_insecure_port(str(where))
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(f"cannot listen on {where} for gRPC: is the port taken? ({_line(error)})") from None
+    await server.start()
+    return server, Address(where.host, port)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    authority = tls.client_authority.read_bytes() if tls.client_authority else None
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+
+
+def _bad_tls(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the TLS files cannot be used: {_line(error)}; they must be PEM, the key that of the certificate"
+    )
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,130 @@
+"""Push notifications: each delivery is one CLIENT row of the agent's team, and its context reaches the receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import uvicorn
+from a2a.types.a2a_pb2 import AuthenticationInfo, TaskPushNotificationConfig
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from a2a_agents import agent, task
+from elf_automations.instrumentation import acting_as
+from elf_automations.instrumentation.a2a import A2AInstrumentor
+from tracing import Spans, instrumented
+
+pytestmark = pytest.mark.anyio
+
+
+class Receiver:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[object] = []
+
+    async def take(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        self.bodies.append(await request.json())
+        return Response(status_code=503 if request.url.path == "/busy" else 200)
+
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[Receiver]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    made = Receiver(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    app = Starlette(routes=[Route("/{place}", made.take, methods=["POST"])])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    async with asyncio.timeout(10):
+        while not server.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    try:
+        yield made
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+async def send_with(place: str, spans: Spans | None, *, expect: int) -> list[dict[str, str]]:
+    """Send a task whose events are pushed to `place` of a receiver; return the headers the receiver saw."""
+    async with receiver() as taker, httpx.AsyncClient() as http, agent("sales-team", push=http) as sales:
+        client = await sales.client()
+        order = task("complete")
+        config = TaskPushNotificationConfig(
+            url=place if "://" in place else taker.url + place,
+            token="t0",
+            authentication=AuthenticationInfo(scheme="Bearer", credentials="c0"),
+        )
+        order.configuration.task_push_notification_config.CopyFrom(config)
+        with acting_as("marketing-team"):
+            _ = [event async for event in client.send_message(order)]
+        async with asyncio.timeout(10):
+            while spans is not None and len(spans.finished) < expect:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            while spans is None and len(taker.headers) < expect:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await client.close()
+        return taker.headers
+
+
+async def test_each_delivery_is_a_row_in_the_tasks_trace_and_carries_its_context():
+    plain = await send_with("/hook", None, expect=4)
+    with instrumented(A2AInstrumentor(), Spans()) as spans:
+        headers = await send_with("/hook", spans, expect=6)
+    sent = [row for row in spans.counted() if row.operation == "push_notification"]
+    (task_row,) = [row for row in spans.counted() if row.operation == "send_task"]
+    assert len(sent) == len(headers) == len(plain) == 4
+    assert {
+        (row.status, row.message_type, row.source_id, row.source_type, row.target_type, row.observed_by, row.trace_id)
+        for row in sent
+    } == {("success", "status_update", "sales-team", "team", "external", "client", task_row.trace_id)}
+    assert {row.metadata["task_id"] for row in sent} == {task_row.metadata["task_id"]}
+    assert [row.metadata.get("task_state") for row in sent] == [
+        "TASK_STATE_SUBMITTED",
+        "TASK_STATE_WORKING",
+        None,
+        "TASK_STATE_COMPLETED",
+    ]
+    assert [seen["traceparent"].split("-")[1:3] for seen in headers] == [[row.trace_id, row.span_id] for row in sent]
+    assert all("elf.entity.id=sales-team" in seen["baggage"] for seen in headers)
+    assert {(seen["x-a2a-notification-token"], seen["authorization"]) for seen in headers} == {("t0", "Bearer c0")}
+    varying = {"host", "content-length", "traceparent", "baggage"}
+    assert [{k: v for k, v in seen.items() if k not in varying} for seen in headers] == [
+        {k: v for k, v in seen.items() if k not in varying} for seen in plain
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "text"),
+    [("/busy", "503", "the receiver answered 503"), ("http://127.0.0.1:9/hook", "ConnectError", "connection")],
+    ids=["refused", "unreachable"],
+)
+async def test_a_delivery_that_fails_is_an_error_and_the_task_is_not(place, code, text):
+    with instrumented(A2AInstrumentor(), Spans()) as spans:
+        await send_with(place, spans, expect=6)
+    sent = [row for row in spans.counted() if row.operation == "push_notification"]
+    assert {(row.status, row.error_code) for row in sent} == {("error", code)}
+    assert all(text in (row.error_message or "").lower() for row in sent)
+    assert [row.status for row in spans.counted() if row.operation == "send_task"] == ["success"]
+
+
+async def test_the_http_clients_own_span_nests_below_and_the_delivery_stays_one_row():
+    spans = Spans()
+    with instrumented(HTTPXClientInstrumentor(), spans), instrumented(A2AInstrumentor(), spans):
+        headers = await send_with("/hook", spans, expect=11)
+    pushed = {span.context.span_id for span in spans.finished if span.name == "SendPushNotification"}
+    posts = [span for span in spans.finished if span.parent is not None and span.parent.span_id in pushed]
+    assert len(pushed) == len(posts) == 4
+    carried = {int(seen["traceparent"].split("-")[2], 16) for seen in headers}
+    assert carried == {post.context.span_id for post in posts}

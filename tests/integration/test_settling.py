@@ -1,0 +1,156 @@
+"""Settling: sides of a call that arrived apart are one call, with its true outcome, also in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from asking import rows, value
+from sql_rows import ingest, sql_row
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        yield opened
+
+
+def test_sides_that_arrive_apart_are_settled_once(connection: psycopg.Connection[Any]) -> None:
+    """Client and server live in two processes: one call counts, with the error only the server saw.
+
+    Spans: 1 agent task (client) > 2 its server > 3 tool call (client) > 4 inner client layer > 5 tool server;
+    6 is the tool's server called by nobody we know, 7 its nested client, 8 that call's server.
+    """
+    task = {"protocol": "a2a", "operation": "send_task", "tool_name": None, "target_type": "team"}
+    ingest(
+        connection, sql_row("5", parent_span_id="4" * 16, observed_by="server", status="error", error_message="boom")
+    )
+    ingest(connection, sql_row("2", parent_span_id="1" * 16, observed_by="server", **task))
+    ingest(connection, sql_row("8", parent_span_id="7" * 16, observed_by="server"))
+    assert value(connection, "select settle_communications()") == 0
+    ingest(
+        connection,
+        sql_row("1", **task),
+        sql_row("3", parent_span_id="2" * 16),
+        sql_row("4", parent_span_id="3" * 16),
+        sql_row("6", observed_by="server"),
+        sql_row("7", parent_span_id="6" * 16),
+    )
+    assert value(connection, "select settle_communications()") == 5
+    settled = [
+        ("1", "client", True, "success", None),
+        ("2", "server", False, "success", None),
+        ("3", "client", True, "error", "boom"),
+        ("4", "client", False, "success", None),
+        ("5", "server", False, "error", "boom"),
+        ("6", "server", True, "success", None),
+        ("7", "client", True, "success", None),
+        ("8", "server", False, "success", None),
+    ]
+    query = (
+        "select left(span_id, 1), observed_by, counted, status, error_message from communication_telemetry order by 1"
+    )
+    assert rows(connection, query) == settled
+    assert value(connection, "select settle_communications(now() - interval '1 day')") == 0
+    assert rows(connection, query) == settled
+
+
+def test_settling_corrects_the_activity_of_both_ends(connection: psycopg.Connection[Any]) -> None:
+    """Client and server process each reported the call; the registry must say one call, and that it failed."""
+    ends = [{"entity_id": "sales", "entity_type": "team"}, {"entity_id": "crm", "entity_type": "mcp_server"}]
+    sides = (sql_row("1"), sql_row("2", parent_span_id="1" * 16, observed_by="server", status="error"))
+    for side in sides:
+        ingest(connection, side)
+        errors = 1 if side["status"] == "error" else 0
+        batch = [{**end, "calls": 1, "errors": errors} for end in ends]
+        value(connection, "select record_observed_entities(%s)", Jsonb(batch))
+    query = "select entity_id, activity_count, error_count from unified_registry order by entity_id"
+    assert rows(connection, query) == [("crm", 2, 1), ("sales", 2, 1)]
+    for changed in (2, 0):
+        assert value(connection, "select settle_communications()") == changed
+        assert rows(connection, query) == [("crm", 1, 1), ("sales", 1, 1)]
+
+
+def test_settling_leaves_other_calls_alone(connection: psycopg.Connection[Any]) -> None:
+    """Another tool, another protocol, a parent that is not here, and a parent cycle."""
+    ingest(
+        connection,
+        sql_row("1"),
+        sql_row("2", parent_span_id="1" * 16, observed_by="server", tool_name="other"),
+        sql_row("3", parent_span_id="1" * 16, observed_by="server", protocol="a2a", tool_name=None),
+        sql_row("4", parent_span_id="f" * 16, observed_by="server"),
+        sql_row("5", parent_span_id="6" * 16, observed_by="server", status="error"),
+        sql_row("6", parent_span_id="5" * 16, observed_by="server"),
+        sql_row("7", parent_span_id="1" * 16, observed_by="manual"),
+    )
+    assert value(connection, "select settle_communications()") == 0
+    assert value(connection, "select bool_and(counted) from communication_telemetry") is True
+
+
+_HERE = {"service_name": "planner", "service_instance_id": "planner-1"}
+_COUNTED = "select left(span_id, 1) from communication_telemetry where counted order by 1"
+
+
+def _at(begin_ms: float, end_ms: float) -> dict[str, object]:
+    began = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=2) + timedelta(milliseconds=begin_ms)
+    return {"timestamp": began.isoformat(), "duration_ms": end_ms - begin_ms}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_calls_at_the_same_time_find_a_record_each(connection: psycopg.Connection[Any], order: int) -> None:
+    """An agent searches three times at once and writes each down: three calls, whichever row comes first.
+
+    The first record holds two calls, the second only the first: who chooses carelessly leaves one over.
+    """
+    calls = {"1": _at(10, 90), "2": _at(30, 150), "3": _at(40, 200)}
+    records = {"7": _at(5, 160), "8": _at(5, 95), "9": _at(20, 210)}
+    made = [sql_row(span, **_HERE, **at) for span, at in calls.items()]
+    made += [sql_row(span, observed_by="manual", **_HERE, **at) for span, at in records.items()]
+    for one in made[::order]:
+        ingest(connection, one)
+    assert value(connection, "select settle_communications()") == 3
+    assert rows(connection, _COUNTED) == [("7",), ("8",), ("9",)]
+    assert value(connection, "select settle_communications()") == 0
+
+
+def test_one_record_claims_one_call_of_its_process_and_time(connection: psycopg.Connection[Any]) -> None:
+    ingest(
+        connection,
+        sql_row("9", observed_by="manual", **_HERE, **_at(0, 100)),
+        sql_row("1", **_HERE, **_at(1, 40)),
+        sql_row("2", **_HERE, **_at(50, 99)),
+        sql_row("3", **_HERE, **_at(50, 102)),
+        sql_row("4", **_HERE, **_at(10, 20), tool_name="other"),
+        sql_row("5", **_at(10, 20)),
+        sql_row("6", **_HERE, **_at(10, 20), protocol="a2a", operation="send_task", target_id="support"),
+    )
+    # What SQL records by hand says of no process that it was there.
+    connection.execute("select record_mcp_telemetry('sales', 'crm', 'find', 'success', 1000000)")
+    assert value(connection, "select settle_communications()") == 1
+    assert rows(connection, _COUNTED) == [*((span,) for span in "234569"), (None,)]
+
+
+def test_a_record_takes_the_error_its_call_saw_and_both_ends_keep_one_call(connection: psycopg.Connection[Any]) -> None:
+    """The caller noted a success before the server's answer was read as a failure."""
+    ends = [{"entity_id": "sales", "entity_type": "team"}, {"entity_id": "crm", "entity_type": "mcp_server"}]
+    failed = {"status": "error", "error_message": "boom", "error_code": "E1"}
+    for one in (
+        sql_row("9", observed_by="manual", **_HERE, **_at(0, 100)),
+        sql_row("1", **_HERE, **_at(1, 99)),
+        sql_row("2", parent_span_id="1" * 16, observed_by="server", **_at(10, 20), **failed),
+    ):
+        ingest(connection, one)
+        batch = [{**end, "calls": 1, "errors": int(one["status"] == "error")} for end in ends]
+        value(connection, "select record_observed_entities(%s)", Jsonb(batch))
+        connection.execute("select settle_communications()")
+    told = "select left(span_id, 1), counted, status, error_message from communication_telemetry order by 1"
+    assert rows(connection, told) == [
+        ("1", False, "error", "boom"), ("2", False, "error", "boom"), ("9", True, "error", "boom"),
+    ]  # fmt: skip
+    query = "select entity_id, activity_count, error_count from unified_registry order by entity_id"
+    assert rows(connection, query) == [("crm", 1, 1), ("sales", 1, 1)]
