@@ -26,30 +26,29 @@ class Accounts:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        shared = self._registry
         self._requests = Histogram(
             "http_server_request_duration_seconds",
             "Requests by transport, and their answers.",
             ["transport", "status"],
-            registry=shared,
+            registry=self._registry,
             buckets=_SECONDS,
         )
         self._exported = Counter(
             "otel_sdk_exporter_span_exported",
             "Spans by what became of them; error_type is empty for those in the database.",
             ["outcome", "error_type"],
-            registry=shared,
+            registry=self._registry,
         )
         self._duration = Histogram(
             "otel_sdk_exporter_operation_duration_seconds",
             "Mapping and committing one batch.",
-            registry=shared,
+            registry=self._registry,
             buckets=_SECONDS,
         )
         self._waiting = Gauge(
             "otel_sdk_processor_span_queue_size",
             "Requests that wait for the database.",
-            registry=shared,
+            registry=self._registry,
             multiprocess_mode="livesum",
         )
 

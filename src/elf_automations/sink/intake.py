@@ -119,9 +119,9 @@ class Intake:
         """Work until closed; one thread settles what all of them stored."""
         writer = self._open_writer()
         while True:
-            requests = self._take()
-            if requests:
-                self._serve(requests, writer)
+            request = self._take(_IDLE_SECONDS)
+            if request is not None:
+                self._serve(request, writer)
             elif self._closed:
                 break
             if settles and self._settling.due:
@@ -130,32 +130,29 @@ class Intake:
             self._settle(writer)
         writer.close()
 
-    def _take(self) -> list[_Request]:
-        """Return the requests to store together: all that wait, up to a batch's worth; none after an idle second."""
+    def _take(self, seconds: float) -> _Request | None:
+        """Return the request that waits longest, None when there is none for `seconds` or the intake is closed."""
         with self._work:
-            self._work.wait_for(lambda: self._requests or self._closed, _IDLE_SECONDS)
-            return [self._pop()] if self._requests else []
+            if not self._requests and seconds:
+                self._work.wait_for(lambda: self._requests or self._closed, seconds)
+            if not self._requests:
+                return None
+            request = self._requests.popleft()
+            self._waiting_bytes -= len(request.body)
+            self._accounts.waiting(len(self._requests))
+            return request
 
-    def _pop(self) -> _Request:
-        request = self._requests.popleft()
-        self._waiting_bytes -= len(request.body)
-        self._accounts.waiting(len(self._requests))
-        return request
-
-    def _more(self) -> _Request | None:
-        with self._work:
-            return self._pop() if self._requests else None
-
-    def _serve(self, requests: list[_Request], writer: Writer) -> None:
+    def _serve(self, first: _Request, writer: Writer) -> None:
+        """Store a request together with what else waits, up to a batch's worth."""
         decoded: list[_Decoded] = []
         spans = 0
-        request: _Request | None = requests[0]
+        request: _Request | None = first
         while request is not None:
             made = _decoded(request)
             if made is not None:
                 decoded.append(made)
                 spans += len(made.records)
-            request = self._more() if spans < SPANS_TOGETHER else None
+            request = self._take(0) if spans < SPANS_TOGETHER else None
         try:
             self._store(decoded, writer)
         except Exception as error:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from elf_automations.sink.accounts import MULTIPROCESS_FOLDER
-from elf_automations.sink.configuration import Address, SinkConfiguration
+from elf_automations.sink.configuration import SinkConfiguration
 from elf_automations.sink.serving import Listening, bound, serve
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def serve_with(workers: int, configuration: SinkConfiguration, listening: Listen
         name: bound(at, shared=True) for name, at in (("http", configuration.http), ("grpc", configuration.grpc)) if at
     }
     # A port chosen by the kernel must be the same for all.
-    chosen = {name: _reached(getattr(configuration, name), one.getsockname()[1]) for name, one in held.items()}
+    chosen = {name: replace(getattr(configuration, name), port=one.getsockname()[1]) for name, one in held.items()}
     configuration = replace(configuration, shared_ports=True, **chosen)
     folder = tempfile.mkdtemp(prefix="elf-sink-metrics-")
     os.environ[MULTIPROCESS_FOLDER] = folder
@@ -50,10 +50,6 @@ def serve_with(workers: int, configuration: SinkConfiguration, listening: Listen
             one.close()
         del os.environ[MULTIPROCESS_FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _reached(where: Address, port: int) -> Address:
-    return replace(where, port=port)
 
 
 class _Watch:
