@@ -69,6 +69,7 @@ def _record(span: Span, scope_spans: ScopeSpans, resource: ResourceRecord) -> Sp
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_span_id=parent if len(parent) == _SPAN_ID_BYTES and any(parent) else None,
+        trace_state=span.trace_state,
         name=span.name,
         kind=_KINDS.get(span.kind, SpanKind.UNSPECIFIED),
         start_ns=span.start_time_unix_nano,

@@ -52,6 +52,7 @@ class SdkSpans:
             trace_id=context.trace_id.to_bytes(16),
             span_id=context.span_id.to_bytes(8),
             parent_span_id=span.parent.span_id.to_bytes(8) if span.parent else None,
+            trace_state=context.trace_state.to_header() if context.trace_state else "",
             name=span.name,
             kind=_KINDS.get(span.kind, SpanKind.UNSPECIFIED),
             start_ns=span.start_time,

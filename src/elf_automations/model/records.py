@@ -63,11 +63,15 @@ class LinkRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanRecord:
-    """One finished span: ids as bytes (16, 8, 8), times in ns since 1970, `end_ns` None when it never ended."""
+    """One finished span: ids as bytes (16, 8, 8), times in ns since 1970, `end_ns` None when it never ended.
+
+    `trace_state` is the W3C header as it was, unparsed.
+    """
 
     trace_id: bytes
     span_id: bytes
     parent_span_id: bytes | None = None
+    trace_state: str = ""
     name: str
     kind: SpanKind = SpanKind.INTERNAL
     start_ns: int
