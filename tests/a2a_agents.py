@@ -122,14 +122,15 @@ async def agent(
     act: Act = obey,
     *,
     legacy: bool = False,
+    handler_class: Callable[..., Any] | None = None,
     push: httpx.AsyncClient | None = None,
     within: Callable[[Any], Any] = lambda app: app,
     compat: bool = False,
 ) -> AsyncIterator[Agent]:
     """Serve an agent over all three bindings until the block ends.
 
-    `push` is the HTTP client its push notifications leave by; `within` puts the app into a middleware; `compat` also
-    speaks protocol 0.3.
+    `handler_class` is made instead of the SDK's handler; `push` is the HTTP client its push notifications leave by;
+    `within` puts the app into a middleware; `compat` also speaks protocol 0.3.
     """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -150,7 +151,7 @@ async def agent(
         default_output_modes=["text/plain"],
         skills=[AgentSkill(id="proposals", name="Proposals", description="Writes proposals", tags=["sales"])],
     )
-    made: Any = LegacyRequestHandler if legacy else DefaultRequestHandlerV2
+    made: Any = handler_class or (LegacyRequestHandler if legacy else DefaultRequestHandlerV2)
     configs = InMemoryPushNotificationConfigStore() if push else None
     handler = made(
         Executor(act),
@@ -177,7 +178,7 @@ async def agent(
     try:
         yield Agent(name, url, card, app)
     finally:
-        if not legacy:
+        if isinstance(handler, DefaultRequestHandlerV2):
             await handler.aclose()
         server.should_exit = True
         await serving

@@ -39,6 +39,18 @@ class OpenerPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassPoint:
+    """A method that `owner` itself defines; for classes of the application, which no module's path leads to."""
+
+    owner: type
+    name: str
+    make_wrapper: MakeWrapper
+
+
+Point: TypeAlias = PatchPoint | OpenerPoint | ClassPoint
+
+
+@dataclass(frozen=True, slots=True)
 class _Applied:
     owner: Any
     name: str
@@ -58,14 +70,17 @@ class Patches:
         """Whether anything is patched now."""
         return bool(self._applied)
 
-    def apply(self, points: Sequence[PatchPoint | OpenerPoint]) -> None:
+    def apply(self, points: Sequence[Point]) -> None:
         """Wrap every point that exists; points already in place are left alone."""
         if not self._applied:
             self.extend(points)
 
-    def extend(self, points: Sequence[PatchPoint | OpenerPoint]) -> None:
+    def extend(self, points: Sequence[Point]) -> None:
         """Wrap more points, of a module that was loaded later."""
         for point in points:
+            if isinstance(point, ClassPoint):
+                self._wrap(point.owner, point.name, point.make_wrapper)
+                continue
             try:
                 self._apply(point)
             except (ImportError, AttributeError):
@@ -97,8 +112,12 @@ class Patches:
             cell.cell_contents = point.make_wrapper(inner)
             self._applied.append(_Applied(cell, "cell_contents", inner, inherited=False))
             return
+        self._wrap(owner, name, point.make_wrapper)
+
+    def _wrap(self, owner: Any, name: str, make_wrapper: MakeWrapper) -> None:
+        original = getattr(owner, name)
         own: Any = cast("dict[str, Any]", vars(owner)).get(name)
-        setattr(owner, name, point.make_wrapper(original))
+        setattr(owner, name, make_wrapper(original))
         self._applied.append(_Applied(owner, name, own if own is not None else original, inherited=own is None))
 
 

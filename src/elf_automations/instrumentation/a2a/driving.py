@@ -39,7 +39,7 @@ def observing_stream(original: Stream, begin: Begin) -> Stream:
         try:
             token = attach(context)
             try:
-                inner = original(self, *args, **kwargs)
+                inner = aiter(original(self, *args, **kwargs))
             finally:
                 detach(token)
             while True:

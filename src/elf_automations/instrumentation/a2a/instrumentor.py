@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
@@ -14,7 +14,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # pyrig
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 from packaging.specifiers import SpecifierSet
 
-from elf_automations.instrumentation.patches import Patches, PatchPoint
+from elf_automations.instrumentation.patches import Patches, Point
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class A2AInstrumentor(BaseInstrumentor):
             return
         try:
             self._provider = kwargs.get("tracer_provider")
-            self._patches.apply(_patch_points(a2a_tracer(self._provider)))
+            self._patches.apply(_patch_points(a2a_tracer(self._provider), self._patches.extend))
         except Exception:
             logger.warning("the A2A SDK could not be instrumented; its calls are not traced", exc_info=True)
 
@@ -61,18 +61,19 @@ class A2AInstrumentor(BaseInstrumentor):
         self._patches.restore()
 
 
-def _patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
+def _patch_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
     # Not at the top: releases before 1.0 have none of what these import.
     from elf_automations.instrumentation.a2a.client_side import client_patch_points  # noqa: PLC0415
     from elf_automations.instrumentation.a2a.native import native_patch_points  # noqa: PLC0415
     from elf_automations.instrumentation.a2a.push import push_patch_points  # noqa: PLC0415
     from elf_automations.instrumentation.a2a.rejections import rejection_patch_points  # noqa: PLC0415
-    from elf_automations.instrumentation.a2a.server_side import server_patch_points  # noqa: PLC0415
+    from elf_automations.instrumentation.a2a.server_side import own_handler_points, server_patch_points  # noqa: PLC0415
 
     return (
         *native_patch_points(),
         *client_patch_points(tracer),
         *server_patch_points(tracer),
+        *own_handler_points(tracer, wrap),
         *rejection_patch_points(tracer),
         *push_patch_points(tracer),
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from inspect import isfunction
 from typing import Any, Final
 
 from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2 import AgentCard
 from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
@@ -22,7 +25,7 @@ from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import headers_of, incoming
 from elf_automations.instrumentation.identity import caller_attributes, with_actor
-from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint
+from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, PatchPoint, Point
 from elf_automations.instrumentation.spans import CallSpan, start_server_span
 from elf_automations.model import EntityRef
 
@@ -44,6 +47,33 @@ def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
         for module, handler in _HANDLERS
         for name, method in SERVER_METHODS.items()
     )
+
+
+def own_handler_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
+    """Return the points of the application's own request handlers; `wrap` takes those of classes made from here on."""
+
+    def make(_original: Any) -> Any:
+        def init_subclass(cls: type[RequestHandler], **kwargs: Any) -> None:
+            super(RequestHandler, cls).__init_subclass__(**kwargs)  # pyright: ignore[reportUnknownMemberType]
+            wrap(tuple(_methods_of(tracer, cls)))
+
+        return classmethod(init_subclass)
+
+    known = {getattr(import_module(module), handler) for module, handler in _HANDLERS}
+    found = (point for cls in _below(RequestHandler) if cls not in known for point in _methods_of(tracer, cls))
+    return (*found, PatchPoint(RequestHandler.__module__, "RequestHandler.__init_subclass__", make))
+
+
+def _below(base: type) -> Iterator[type]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _below(cls)
+
+
+def _methods_of(tracer: Tracer, handler: type) -> Iterator[ClassPoint]:
+    for name, own in vars(handler).items():
+        if name in SERVER_METHODS and isfunction(own) and not getattr(own, "__isabstractmethod__", False):
+            yield ClassPoint(handler, name, handler_wrapper(tracer, SERVER_METHODS[name]))
 
 
 def handler_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
