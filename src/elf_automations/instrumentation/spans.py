@@ -55,6 +55,8 @@ class CallSpan:
     `succeed`, `fail`, `time_out`, `cancel` or `fail_with`. Only the first of these counts.
     """
 
+    __slots__ = ("_ended", "_last", "context", "span")
+
     def __init__(self, span: Span, context: Context) -> None:
         self.span = span
         self.context = context
@@ -74,9 +76,7 @@ class CallSpan:
 
     def at_end(self, attributes: Mapping[str, AttributeValue | None]) -> None:
         """Keep the attributes that have a value, to be set together with the call's outcome: cheaper than each."""
-        for name, value in attributes.items():
-            if value is not None:
-                self._last[name] = value
+        self._last.update([item for item in attributes.items() if item[1] is not None])
 
     def active(self) -> AbstractContextManager[None]:
         """Make the call's context current for the body; the body's exceptions pass untouched."""
@@ -129,9 +129,7 @@ class CallSpan:
                     said[elf.ELF_ERROR_MESSAGE] = text
                 if code or error_type:
                     said[elf.ELF_ERROR_CODE] = code or error_type or ""
-            keep = self.span.set_attribute
-            for name, value in said.items():  # one by one: a mapping is checked as a value first, which costs more
-                keep(name, value)
+            self.span.set_attributes(said)
             if status in {"error", "timeout"}:
                 self.span.set_status(Status(StatusCode.ERROR, text))
             self._ended = True
@@ -166,6 +164,8 @@ def start_server_span(tracer: Tracer, name: str, attributes: Mapping[str, Attrib
 
 class AdoptedSpan(CallSpan):
     """A call whose span somebody else opened and will end: we only state what we know and how it ended."""
+
+    __slots__ = ()
 
     def finish(self) -> None:
         """Leave the end to the span's owner."""

@@ -48,6 +48,21 @@ class Observation:
     No method raises; what cannot be read costs an attribute, never the call.
     """
 
+    __slots__ = (
+        "_answered",
+        "_began",
+        "_bytes",
+        "_context_id",
+        "_events",
+        "_first_event_ms",
+        "_metadata",
+        "_method",
+        "_state",
+        "_task_id",
+        "_text",
+        "call",
+    )
+
     def __init__(self, call: CallSpan, method: Method, *, metadata: dict[str, Any] | None = None) -> None:
         self.call = call
         self._method = method
