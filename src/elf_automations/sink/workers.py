@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -109,5 +110,14 @@ class _Watch:
 
 
 def _work(configuration: SinkConfiguration, ready: Semaphore) -> None:
+    threading.Thread(target=_follow_parent, name="elf-sink-parent", daemon=True).start()
     in_time = serve(configuration, lambda _http, _grpc: ready.release())
     raise SystemExit(0 if in_time else 1)
+
+
+def _follow_parent() -> None:
+    """End in good order when the watching process was killed: nobody else would end this one or take its place."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
