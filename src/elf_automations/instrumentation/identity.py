@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry import baggage
@@ -17,10 +18,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, format_span_id
 
 from elf_automations.conventions import elf
-from elf_automations.instrumentation.carriers import with_baggage
+from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.model import EntityRef, identify
 
-_ACTOR: Final = otel_context.create_key("elf-acting-entity")
+# The key of the acting entity in a context.
+ACTOR: Final = otel_context.create_key("elf-acting-entity")
 _CALLER_ENTRIES: Final = frozenset({elf.ELF_ENTITY_ID, elf.ELF_ENTITY_TYPE, elf.ELF_CALLER_SPAN_ID, elf.ELF_IMPLICIT})
 # What a caller is that does not say: every entry of the baggage costs both ends of every call.
 _PLAIN_TYPE: Final = "service"
@@ -55,12 +57,12 @@ def acting_as(entity_id: str, entity_type: str = "team", *, correlation_id: str 
 
 def with_actor(context: Context, actor: EntityRef) -> Context:
     """Return `context` with `actor` as the entity that acts in it."""
-    return otel_context.set_value(_ACTOR, actor, context)
+    return context_with(context, {ACTOR: actor})
 
 
 def current_actor(context: Context | None = None) -> EntityRef | None:
     """Return the entity that acts in `context` (default: the current one), None when only the process is known."""
-    actor = otel_context.get_value(_ACTOR, context)
+    actor = otel_context.get_value(ACTOR, context)
     return actor if isinstance(actor, EntityRef) else None
 
 
@@ -90,6 +92,14 @@ def with_caller(context: Context, caller: EntityRef, span: Span | None = None) -
     The span id goes along because an HTTP instrumentation in between makes its own span the callee's parent; a
     protocol that has a better place for it gives no span.
     """
+    return context_with(context, {BAGGAGE: caller_entries(context, caller, span)})
+
+
+def caller_entries(context: Context, caller: EntityRef, span: Span | None = None) -> dict[str, object]:
+    """Return the baggage of `with_caller`, which nobody may change: calls of one caller share it."""
+    carried = context.get(BAGGAGE)
+    if not carried and span is None:
+        return _plain_entries(caller)
     entries = dict(baggage.get_all(context))
     said_type = elf.ELF_ENTITY_TYPE in entries
     entries[elf.ELF_ENTITY_ID] = caller.id
@@ -100,12 +110,20 @@ def with_caller(context: Context, caller: EntityRef, span: Span | None = None) -
         entries.pop(elf.ELF_CALLER_SPAN_ID, None)
     if said_type or caller.type != _PLAIN_TYPE:
         entries[elf.ELF_ENTITY_TYPE] = caller.type
-    return with_baggage(context, entries)
+    return entries
 
 
-def callees_entries(carried: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+@lru_cache(maxsize=256)
+def _plain_entries(caller: EntityRef) -> dict[str, object]:
+    entries: dict[str, object] = {elf.ELF_ENTITY_ID: caller.id}
+    if caller.type != _PLAIN_TYPE:
+        entries[elf.ELF_ENTITY_TYPE] = caller.type
+    return entries
+
+
+def callees_entries(carried: Mapping[str, object]) -> dict[str, object]:
     """Return the entries of baggage that stay when the callee acts: what it does is its own, not its caller's."""
-    return tuple((name, value) for name, value in carried.items() if name not in _CALLER_ENTRIES)
+    return {name: value for name, value in carried.items() if name not in _CALLER_ENTRIES}
 
 
 def caller_attributes(context: Context) -> dict[str, str]:
@@ -125,9 +143,5 @@ def caller_in(carried: Mapping[str, object]) -> dict[str, str]:
 
 def correlation_of(context: Context | None = None) -> str | None:
     """Return the correlation id in the baggage of `context` (default: the current one)."""
-    return _carried(elf.ELF_CORRELATION_ID, context)
-
-
-def _carried(name: str, context: Context | None) -> str | None:
-    value = baggage.get_baggage(name, context)
+    value = baggage.get_baggage(elf.ELF_CORRELATION_ID, context)
     return value if isinstance(value, str) and value else None

@@ -19,7 +19,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from elf_automations.conventions import elf, otel
+from elf_automations.instrumentation.contexts import BAGGAGE, SPAN, context_with
 from elf_automations.instrumentation.identity import (
+    caller_entries,
     correlation_of,
     current_actor,
     process_entity,
@@ -149,11 +151,12 @@ def start_client_span(
     current = otel_context.get_current()
     actor = current_actor(current)
     acting = _acting_attributes(current, actor)
-    stated = {**attributes, **acting} if acting else attributes
-    span = tracer.start_span(name, context=current, kind=SpanKind.CLIENT, attributes=stated)
-    context = trace.set_span_in_context(span, current)
+    span = tracer.start_span(name, current, SpanKind.CLIENT, {**attributes, **acting} if acting else attributes)
+    values: dict[str, object] = {SPAN: span}
     caller = actor or process_entity(span)
-    return CallSpan(span, with_caller(context, caller, span if marked else None) if caller else context)
+    if caller is not None:
+        values[BAGGAGE] = caller_entries(current, caller, span if marked else None)
+    return CallSpan(span, context_with(current, values))
 
 
 def start_server_span(tracer: Tracer, name: str, attributes: Mapping[str, AttributeValue], parent: Context) -> CallSpan:
@@ -185,7 +188,7 @@ def _acting_attributes(context: Context, actor: EntityRef | None) -> dict[str, A
     if actor is not None:
         said[elf.ELF_SOURCE_ID] = actor.id
         said[elf.ELF_SOURCE_TYPE] = actor.type
-    correlation_id = correlation_of(context)
+    correlation_id = correlation_of(context) if BAGGAGE in context else None
     if correlation_id:
         said[elf.ELF_CORRELATION_ID] = correlation_id
     return said

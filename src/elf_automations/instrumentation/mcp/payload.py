@@ -17,7 +17,7 @@ def field(message: object, *names: str) -> object:
             if name in wire:
                 return wire[name]
         return None
-    if isinstance(message, BaseModel):
+    if hasattr(message, "model_dump"):  # a model; asking pydantic's metaclass costs more
         for name in names:
             value = getattr(message, name, None)
             if value is not None:

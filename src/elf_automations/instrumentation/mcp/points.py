@@ -12,6 +12,7 @@ from elf_automations.instrumentation.mcp import (
     adoption,
     client,
     client_v1,
+    reading,
     server,
     server_v1,
     sessions,
@@ -78,6 +79,7 @@ def _tracers_of(provider: TracerProvider) -> Callable[..., Tracer]:
 def _first(instruments: Instruments, prepare: Callable[[], None]) -> tuple[PatchPoint, ...]:
     return (
         PatchPoint("mcp.shared.session", "BaseSession.send_request", client_v1.wrap_send_request(instruments)),
+        PatchPoint("mcp.shared.session", "BaseSession.__init__", reading.wrap_session_init),
         PatchPoint("mcp.shared.session", "BaseSession.send_notification", client_v1.wrap_send_notification),
         PatchPoint("mcp.shared.session", "RequestResponder.respond", server_v1.wrap_respond),
         PatchPoint("mcp.client.session", "ClientSession._validate_tool_result", client.wrap_validate_tool_result),

@@ -19,6 +19,8 @@ from opentelemetry.trace import Link, Span, SpanContext, format_span_id, get_cur
 from pydantic import BaseModel
 
 from elf_automations.conventions import elf
+from elf_automations.instrumentation.carriers import headers_for, remote_parent
+from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.instrumentation.identity import callees_entries, caller_in
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class Carried:
 
     caller: Mapping[str, str]
     implicit: bool
-    kept: tuple[tuple[str, object], ...]
+    kept: Mapping[str, object]
 
 
 @dataclass(slots=True)
@@ -59,8 +61,8 @@ def received(
     """Return the context of a received message with this `_meta`; `ambient` is where it arrived (default: current)."""
     current = otel_context.get_current() if ambient is None else ambient
     around = get_current_span(current).get_span_context()
-    ambient_baggage = baggage.get_all(current)
-    base = baggage.clear(current) if ambient_baggage else current
+    ambient_baggage = baggage.get_all(current) if current.get(BAGGAGE) else None
+    base = context_with(current, {BAGGAGE: {}}) if ambient_baggage else current
     carrier = _carrier(meta)
     context, carried = _extracted(carrier, base)
     parent = get_current_span(context).get_span_context()
@@ -87,24 +89,9 @@ def with_context(params: Mapping[str, Any] | None, span: Span | None = None) -> 
 
 def put_context(meta: dict[str, Any], context: Context, span: Span | None) -> None:
     """Put the context of a call in the `_meta` of its request, and the name of its `span` where one is given."""
-    entries = baggage.get_all(context)
-    if entries and _fields(propagate.get_global_textmap())[1]:
-        propagate.inject(meta, baggage.clear(context))
-        meta |= _written(tuple(entries.items()))
-    else:
-        propagate.inject(meta, context)
+    meta |= headers_for(context)
     if span is not None:
         meta |= _mark(span)
-
-
-@lru_cache(maxsize=1024)
-def _written(entries: tuple[tuple[str, object], ...]) -> dict[str, str]:
-    """Return baggage as it travels; what a caller carries is the same in each of its calls."""
-    context, carrier = Context(), dict[str, str]()
-    for name, value in entries:
-        context = baggage.set_baggage(name, value, context)
-    propagate.inject(carrier, context)
-    return carrier
 
 
 def _with_meta(params: Mapping[str, Any] | None, entries: dict[str, Any]) -> Mapping[str, Any]:
@@ -142,9 +129,11 @@ def marked_span(meta: Mapping[str, Any] | BaseModel | None, parent: SpanContext)
 
 
 def _carrier(meta: object) -> Mapping[str, Any]:
-    if isinstance(meta, dict | Mapping):  # dict first: the quicker answer
-        return cast("Mapping[str, Any]", meta)
-    return (meta.model_extra or {}) if isinstance(meta, BaseModel) else {}
+    if type(meta) is dict:
+        return cast("dict[str, Any]", meta)
+    if meta is None or isinstance(meta, BaseModel):
+        return (meta.model_extra or {}) if meta is not None else {}
+    return cast("Mapping[str, Any]", meta) if isinstance(meta, Mapping) else {}
 
 
 def _extracted(carrier: Mapping[str, Any], context: Context) -> tuple[Context, Carried | None]:
@@ -153,23 +142,20 @@ def _extracted(carrier: Mapping[str, Any], context: Context) -> tuple[Context, C
         return context, None
     try:
         fields, has_baggage = _fields(propagate.get_global_textmap())
-        found = {name: carrier[name] for name in fields if name in carrier}
         said = carrier.get(_BAGGAGE) if has_baggage else None
-        if not found and said is None:
+        if said is None and fields.isdisjoint(carrier):
             return context, None
-        if found:
-            context = propagate.extract(found, context)
-        return context, _read(said) if isinstance(said, str) else NOTHING
+        return remote_parent(carrier, context), _read(said) if isinstance(said, str) else NOTHING
     except Exception:
         logger.debug("an MCP message carries a malformed trace context", exc_info=True)
         return context, None
 
 
 @lru_cache(maxsize=8)
-def _fields(propagator: TextMapPropagator) -> tuple[tuple[str, ...], bool]:
+def _fields(propagator: TextMapPropagator) -> tuple[frozenset[str], bool]:
     """Return what a propagator reads besides baggage, and whether it reads baggage."""
-    names = propagator.fields
-    return tuple(sorted(names - {_BAGGAGE})), _BAGGAGE in names
+    names = frozenset(propagator.fields)
+    return names - {_BAGGAGE}, _BAGGAGE in names
 
 
 @lru_cache(maxsize=1024)
@@ -182,4 +168,4 @@ def _sorted_out(entries: Mapping[str, object]) -> Carried:
     return Carried(caller_in(entries), elf.ELF_IMPLICIT in entries, callees_entries(entries))
 
 
-NOTHING: Final = Carried({}, implicit=False, kept=())
+NOTHING: Final = Carried({}, implicit=False, kept={})

@@ -13,18 +13,18 @@ from opentelemetry.context import attach, detach
 
 from elf_automations.instrumentation.mcp.adoption import inbound
 from elf_automations.instrumentation.mcp.operation import Instruments
-from elf_automations.instrumentation.mcp.serving import Received, asking_itself, meta_of, notified, served
+from elf_automations.instrumentation.mcp.serving import Received, asking_itself, meta_of, notified, receiving
 from elf_automations.instrumentation.spans import attached
 
 
 def wrap_on_request(instruments: Instruments, prepare: Callable[[], None]) -> Callable[[Any], Any]:
     """Return the wrapper maker for `ServerRunner._on_request`; `prepare` runs before each request."""
+    receive = receiving(instruments, prepare, _received)
 
     def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def on_request(self: Any, dctx: Any, method: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-            prepare()
-            operation = served(instruments, _received, self, dctx, method, params)
+            operation = receive(self, dctx, method, params)
             if operation is None:
                 return await original(self, dctx, method, params, *args, **kwargs)
             token, entered = inbound.set(operation), attach(operation.call.context)

@@ -18,7 +18,7 @@ from elf_automations.instrumentation.mcp.adoption import inbound
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.outcome import Ending, ending_of_code
 from elf_automations.instrumentation.mcp.payload import field
-from elf_automations.instrumentation.mcp.serving import Received, notified, served
+from elf_automations.instrumentation.mcp.serving import Received, notified, receiving
 from elf_automations.instrumentation.spans import attached
 
 _Answers = list[Any]
@@ -32,12 +32,12 @@ _arrivals: WeakKeyDictionary[Any, Context] = WeakKeyDictionary()
 
 def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -> Callable[[Any], Any]:
     """Return the wrapper maker for the low-level `Server._handle_request`; `prepare` runs before each request."""
+    receive = receiving(instruments, prepare, _received)
 
     def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def handle_request(self: Any, message: Any, req: Any, session: Any, *args: Any, **kwargs: Any) -> Any:
-            prepare()
-            operation = served(instruments, _received, self, message, req, session)
+            operation = receive(self, message, req, session)
             if operation is None:
                 return await original(self, message, req, session, *args, **kwargs)
             answers: _Answers = []
@@ -83,11 +83,14 @@ def wrap_respond(original: Callable[..., Awaitable[Any]]) -> Callable[..., Await
     @functools.wraps(original)
     async def respond(self: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         result = getattr(response, "root", response)
-        agreed = field(result, "protocolVersion")
-        if isinstance(agreed, str):
-            _versions[self._session] = agreed
         answers = _answers.get()
-        if answers is None or getattr(self, "cancelled", False):
+        if answers is None:
+            # The handshake is nobody's operation.
+            agreed = field(result, "protocolVersion")
+            if isinstance(agreed, str):
+                _versions[self._session] = agreed
+            return await original(self, response, *args, **kwargs)
+        if getattr(self, "cancelled", False):
             return await original(self, response, *args, **kwargs)
         if result is response:  # an error
             answers.append(result)

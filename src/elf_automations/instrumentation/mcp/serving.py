@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from opentelemetry import baggage, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 from pydantic import BaseModel
 
 from elf_automations.conventions import elf, otel
-from elf_automations.instrumentation.identity import with_actor
+from elf_automations.instrumentation.contexts import BAGGAGE, SPAN, context_with
+from elf_automations.instrumentation.identity import ACTOR
 from elf_automations.instrumentation.mcp.attributes import request_attributes
 from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.peers import client_name, http_peer_attributes
-from elf_automations.instrumentation.mcp.propagation import META, Carried, marked_span, received
+from elf_automations.instrumentation.mcp.propagation import META, Incoming, marked_span, received
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model import EntityRef
 from elf_automations.model.protocols.mcp import is_chatter
@@ -51,14 +52,24 @@ class Received:
     ambient: Context | None = None
 
 
-def served(instruments: Instruments, describe: Callable[..., Received | None], *request: Any) -> Operation | None:
-    """Start the operation of what `describe(*request)` tells; None for chatter and when telemetry itself fails."""
-    try:
-        message = describe(*request)
-        return None if message is None or is_chatter(message.method) else _start(instruments, message)
-    except Exception:
-        logger.debug("an MCP request could not be traced on its server", exc_info=True)
-        return None
+def receiving(
+    instruments: Instruments, prepare: Callable[[], None], describe: Callable[..., Received | None]
+) -> Callable[..., Operation | None]:
+    """Return what starts the operation of a request that `describe` tells; `prepare` runs before each.
+
+    It answers None for chatter and when telemetry itself fails.
+    """
+
+    def receive(*request: Any) -> Operation | None:
+        try:
+            prepare()
+            message = describe(*request)
+            return None if message is None or is_chatter(message.method) else _start(instruments, message)
+        except Exception:
+            logger.debug("an MCP request could not be traced on its server", exc_info=True)
+            return None
+
+    return receive
 
 
 def notified(meta: Mapping[str, Any] | BaseModel | None, server: object) -> Context | None:
@@ -67,8 +78,7 @@ def notified(meta: Mapping[str, Any] | BaseModel | None, server: object) -> Cont
         if not meta:
             return None
         incoming = received(meta)
-        parent = trace.get_current_span(incoming.context)
-        return _acting(trace.set_span_in_context(parent, incoming.base), incoming.carried, _server_name(server))
+        return _acting(incoming, trace.get_current_span(incoming.context), _server_name(server))
     except Exception:
         logger.debug("the context of an MCP notification could not be read", exc_info=True)
         return None
@@ -102,14 +112,22 @@ def _start(instruments: Instruments, message: Received) -> Operation:
     if message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit):
         attributes[elf.ELF_IMPLICIT] = True
     span = instruments.tracer.start_span(name, incoming.context, SpanKind.SERVER, attributes, incoming.links)
-    acting = _acting(trace.set_span_in_context(span, incoming.base), incoming.carried, server)
-    return Operation(CallSpan(span, acting), message.method, attributes, instruments.durations.server_operation)
+    return Operation(
+        CallSpan(span, _acting(incoming, span, server)),
+        message.method,
+        attributes,
+        instruments.durations.server_operation,
+    )
 
 
-def _acting(context: Context, carried: Carried, server: str | None) -> Context:
-    for name, value in carried.kept:
-        context = baggage.set_baggage(name, value, context)
-    return with_actor(context, _entity(server)) if server is not None else context
+def _acting(incoming: Incoming, span: Span, server: str | None) -> Context:
+    """Return the context of a handler: `span` is the current one, and the server acts."""
+    values: dict[str, object] = {SPAN: span}
+    if incoming.carried.kept:
+        values[BAGGAGE] = incoming.carried.kept
+    if server is not None:
+        values[ACTOR] = _entity(server)
+    return context_with(incoming.base, values)
 
 
 @lru_cache(maxsize=256)
