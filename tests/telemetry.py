@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.util._once import Once
 
 from elf_automations import pipeline
@@ -18,6 +18,7 @@ def fresh_pipeline() -> Iterator[None]:
     """Start without provider and pipeline; afterwards shut down what was set up, and forget it."""
     before = trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE
     state = dict(pipeline._state)
+    propagator = propagate.get_global_textmap()
     announced = exporter._announced.is_set()
     exporter._announced.clear()
     trace._TRACER_PROVIDER, trace._TRACER_PROVIDER_SET_ONCE = None, Once()
@@ -35,6 +36,7 @@ def fresh_pipeline() -> Iterator[None]:
             if instrumentor.is_instrumented_by_opentelemetry:
                 instrumentor.uninstrument()
         set_process_entity(None)
+        propagate.set_global_textmap(propagator)
         pipeline._state.clear()
         pipeline._state.update(state)
         if announced:

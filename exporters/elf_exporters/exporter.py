@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from elf_automations.errors import ConfigurationError
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.resource import entity_attributes
 from elf_automations.settings import Settings, load_settings
 from elf_automations.storage.opening import open_writer
@@ -70,6 +71,7 @@ class CommunicationTelemetryExporter(SpanExporter):
         self._target, chosen = _chosen(settings)
         self._capacity = chosen.queue_size
         self._resource_attributes = entity_attributes(chosen)
+        self._n8n_nodes: NodeScope = chosen.n8n_nodes
         self._stopping = threading.RLock()
         self._start_over()
         if self._target is not None:
@@ -152,7 +154,7 @@ class CommunicationTelemetryExporter(SpanExporter):
         if self._target is None:
             return
         backoff = Backoff(initial_seconds=settings.retry_initial_seconds, longest_seconds=settings.retry_max_seconds)
-        mapping = SpanMapping(self._resource_attributes)
+        mapping = SpanMapping(self._resource_attributes, self._n8n_nodes)
         writer = open_writer(self._target)
         self._worker = Worker(self._outbox, mapping, writer, backoff, self._notices, settings.linger_seconds)
 

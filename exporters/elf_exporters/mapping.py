@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from elf_automations.model import AttributeValue, Communication, Entity, SpanRecord, map_batch
 from elf_automations.model.from_sdk import SdkSpans
+from elf_automations.model.n8n_nodes import NodeScope
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -28,11 +29,13 @@ class MappedSpans:
 class SpanMapping:
     """Maps batches of SDK spans; keeps each resource's record between them.
 
-    `resource_attributes` are those of this process, for resources that do not state them.
+    `resource_attributes` are those of this process, for resources that do not state them; `n8n_nodes` says which steps
+    of n8n are rows.
     """
 
-    def __init__(self, resource_attributes: Mapping[str, AttributeValue]) -> None:
+    def __init__(self, resource_attributes: Mapping[str, AttributeValue], n8n_nodes: NodeScope = "external") -> None:
         self._sdk = SdkSpans(resource_attributes)
+        self._n8n_nodes: NodeScope = n8n_nodes
 
     def map(self, spans: Sequence[ReadableSpan]) -> MappedSpans:
         """Return what `spans` say; raises nothing for any span."""
@@ -46,7 +49,7 @@ class SpanMapping:
             else:
                 if record is not None:
                     records.append(record)
-        mapped = map_batch(records)
+        mapped = map_batch(records, self._n8n_nodes)
         faults += [fault.error for fault in mapped.faults]
         return MappedSpans(
             rows=mapped.rows,

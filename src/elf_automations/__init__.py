@@ -15,6 +15,7 @@ from elf_automations.instrumentation import acting_as
 if TYPE_CHECKING:
     from elf_automations.instrumentation.a2a import A2AInstrumentor
     from elf_automations.instrumentation.mcp import MCPInstrumentor
+    from elf_automations.instrumentation.trace_state import inject_context
     from elf_automations.pipeline import Telemetry, configure
     from elf_automations.registry import AsyncUnifiedRegistry, HealthReporter, UnifiedRegistry, lifecycle
     from elf_automations.shared.a2a.serving import serve_team
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "acting_as",
     "configure",
+    "inject_context",
     "lifecycle",
     "serve_team",
 ]
@@ -46,6 +48,7 @@ _LAZY = {
     "Telemetry": "elf_automations.pipeline",
     "UnifiedRegistry": "elf_automations.registry",
     "configure": "elf_automations.pipeline",
+    "inject_context": "elf_automations.instrumentation.trace_state",
     "lifecycle": "elf_automations.registry",
     "serve_team": "elf_automations.shared.a2a",
 }

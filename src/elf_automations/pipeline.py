@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from elf_automations.errors import ElfTelemetryError
 from elf_automations.instrumentation.identity import set_process_entity
+from elf_automations.instrumentation.trace_state import join_propagator
 from elf_automations.model import identify
 from elf_automations.resource import entity_attributes
 from elf_automations.settings import Settings, load_settings, misspelt_variables
@@ -57,8 +58,8 @@ def configure(
 
     `settings` are the `ELF_*` settings by their lower-case names (`database_url=...`, `entity_id=...`); what is
     not given comes from the environment. An existing SDK provider is joined with a span processor; one is made
-    only where none is set. With `instrument` the installed MCP and A2A SDKs are instrumented as well. Without a
-    database everything stays off, with one INFO line.
+    only where none is set. With `instrument` the installed MCP and A2A SDKs are instrumented as well, and the global
+    propagator also tells in `tracestate` who calls. Without a database everything stays off, with one INFO line.
 
     Raises ConfigurationError for an unknown or malformed setting.
     """
@@ -71,6 +72,7 @@ def configure(
             telemetry = _start(chosen, tracer_provider, settings)
             _state["telemetry"] = telemetry
     if instrument and telemetry.enabled:
+        join_propagator()
         _instrument()
     return telemetry
 

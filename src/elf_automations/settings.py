@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     sink_token: str | None = Field(None, repr=False, description="the bearer token clients of the sink must send")
     sink_max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="largest request the sink takes, inflated")
     n8n_executions: Literal["otlp", "events", "api"] = Field("otlp", description="the one source of n8n execution rows")
+    n8n_webhook_token: str | None = Field(None, repr=False, description="the bearer token n8n's events must bring")
+    n8n_nodes: Literal["external", "all"] = Field("external", description="which nodes of an n8n execution count")
 
     @field_validator("entity_capabilities", mode="before")
     @classmethod

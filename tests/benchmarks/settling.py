@@ -144,9 +144,9 @@ def _made(url: str, name: str) -> str:
 
 
 def _keep_0039(connection: psycopg.Connection) -> None:
-    """Make the functions of 0038 and 0039 again, under names of their own."""
+    """Make the functions of 0037 to 0039 again, under names of their own."""
     for migration in migrations():
-        if migration.name.startswith(("0038", "0039")):
+        if migration.name.startswith(("0037", "0038", "0039")):
             text = migration.sql
             for function in _RENAMED:
                 text = text.replace(function, f"{function}_0039")

@@ -21,6 +21,7 @@ _WRITES = {
     "record_mcp_telemetry": "select record_mcp_telemetry('a', 'b', 'tool', 'success', 1)",
     "record_observed_entities": "select record_observed_entities('[]')",
     "record_telemetry": "select record_telemetry('mcp', 'a', 'team', 'b', 'mcp', 'tool_call', 'success')",
+    "record_workflow_execution": "select record_workflow_execution('nobody', '1', 'success')",
     "register_entity": "select register_entity('somebody', 'team', 'Somebody', 'factory')",
     "settle_communications": "select settle_communications()",
     "settle_communications_if_due": "select settle_communications_if_due()",

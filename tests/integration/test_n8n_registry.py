@@ -76,6 +76,7 @@ def test_what_is_known_of_a_workflow_is_on_record(registry: N8NWorkflowRegistry)
         "current_state": "registered",
         "metadata": {
             "owner": "sales", "description": "Takes orders", "schedule": "0 * * * *", "node_count": 4,
+            "node_targets": {"Call inventory": "127.0.0.1:14400"},
             "nodes": [
                 {"name": "Webhook", "type": "n8n-nodes-base.webhook"},
                 {"name": "Shape order", "type": "n8n-nodes-base.set"},
@@ -186,8 +187,8 @@ async def test_the_events_of_a_real_n8n_leave_its_workflows_as_they_are(
         ("workflow.updated", "updated"),
         ("workflow.deleted", "state_updated"),
     ]
-    assert state(registry, GUIDE) == ("deleted", "healthy", 1, 0)
-    assert state(registry, FAILING) == ("active", "degraded", 1, 1)
+    assert state(registry, GUIDE) == ("deleted", "unknown", 1, 0)
+    assert state(registry, FAILING) == ("active", "unknown", 1, 1)
     found = registry.get_workflow_info(GUIDE)
     assert found is not None
     assert (found["entity_name"], found["capabilities"]) == (
@@ -256,15 +257,15 @@ async def test_deleting_the_unknown_registers_nothing(
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ("success", ("active", "healthy", 1, 0)),
-        ("error", ("active", "degraded", 1, 1)),
-        ("crashed", ("active", "degraded", 1, 1)),
+        ("success", ("active", "unknown", 1, 0)),
+        ("error", ("active", "unknown", 1, 1)),
+        ("crashed", ("active", "unknown", 1, 1)),
         ("canceled", ("active", "unknown", 1, 0)),
         ("cancelled", ("active", "unknown", 1, 0)),
         ("waiting", ("active", "unknown", 0, 0)),
     ],
 )
-async def test_an_execution_changes_activity_and_health(
+async def test_one_execution_is_activity_and_says_nothing_of_health(
     handler: N8NWebhookHandler, registry: N8NWorkflowRegistry, status: str, expected: tuple[str, str, int, int]
 ) -> None:
     await handler.handle_workflow_event(event("workflow.created", {"active": True}))
@@ -295,11 +296,11 @@ async def test_executions_become_rows_when_events_are_their_source(
         (GUIDE, "httpRequest", "workflow_step", "success", 11.0, "H3 guide", "Call inventory", True),
         ("n8n", FAILING, "workflow_execution", "error", 85.0, "H3 billing (fails)", None, True),
         (FAILING, "httpRequest", "workflow_step", "error", 71.0, "H3 billing (fails)", "Charge card", True),
-        ("n8n", "h3ErrHandler0001", "workflow_execution", "success", 39.0, "H3 error handler", None, True),
+        (FAILING, "h3ErrHandler0001", "workflow_execution", "success", 39.0, "H3 error handler", None, True),
         ("h3ErrHandler0001", "httpRequest", "workflow_step", "success", 25.0, "H3 error handler", "Report", True),
     ]
-    # The execution and its step, each once: the event adds nothing to what the rows bring.
-    assert state(registry, FAILING) == ("active", "degraded", 2, 2)
+    # The execution, its step and the error workflow it started, each once: the event adds nothing to what rows bring.
+    assert state(registry, FAILING) == ("active", "unknown", 3, 2)
 
 
 @pytest.mark.anyio
@@ -309,7 +310,7 @@ async def test_without_tracing_executions_are_counted_all_the_same(
     monkeypatch.setenv("ELF_N8N_EXECUTIONS", "events")
     with fresh_pipeline():
         await handler.handle_workflow_event(event("workflow.executed", execution={"status": "error"}))
-    assert state(registry) == ("active", "degraded", 1, 1)
+    assert state(registry) == ("active", "unknown", 1, 1)
 
 
 @pytest.mark.anyio

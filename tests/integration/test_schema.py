@@ -170,6 +170,7 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
         "record_mcp_telemetry",
         "record_observed_entities",
         "record_telemetry",
+        "record_workflow_execution",
         "register_entity",
         "settle_communications",
         "settle_communications_if_due",
@@ -192,6 +193,7 @@ def test_supabase_roles_get_what_they_need_and_no_more(postgres_url: str, empty_
         "maintain_telemetry_rollups",
         "rebuild_telemetry_rollups",
         "refresh_telemetry_metrics",
+        "refresh_workflow_health",
     }
     assert executable == {"anon": write, "authenticated": write | read, "service_role": write | read | maintain}
     assert readable["anon"] == set()

@@ -13,13 +13,16 @@ import httpx
 import psycopg
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
 from elf_automations.storage.embedded import EmbeddedPostgres
 from elf_automations.storage.migrate import migrate
 from otlp import request_of
 from sink_process import sink
-from spans import eventually, tool_call
+from spans import START_NS, eventually, tool_call
 
 _PROTOBUF = {"content-type": "application/x-protobuf"}
 
@@ -61,6 +64,31 @@ def test_what_was_answered_is_stored_when_the_sink_is_asked_to_end(database_url:
     assert answered <= stored
     # A connection may end after the commit and before the answer: at most one request of each sender.
     assert len(stored - answered) <= len(senders)
+
+
+def test_a_sink_that_ended_leaves_right_counts(database_url: str) -> None:
+    """Both halves of a call came in requests of their own, and nobody waits ten seconds for the next settling."""
+    client = tool_call(7)
+    parent = client.get_span_context()
+    assert parent
+    served = ReadableSpan(
+        name="tools/call search",
+        context=SpanContext(parent.trace_id, 99, is_remote=False, trace_flags=TraceFlags(1)),
+        parent=parent,
+        resource=Resource({"service.name": "search"}),
+        kind=SpanKind.SERVER,
+        attributes={"mcp.method.name": "tools/call", "gen_ai.tool.name": "search"},
+        start_time=START_NS + 1_000_000,
+        end_time=START_NS + 2_000_000,
+    )
+    with sink(database_url, "--grpc", "off") as running:
+        for half in (served, client):
+            body = request_of([half]).SerializeToString()
+            httpx.post(running.traces, content=body, headers=_PROTOBUF).raise_for_status()
+        assert running.stop() == 0
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("select observed_by, counted from communication_telemetry order by 1").fetchall()
+    assert found == [("client", True), ("server", False)]
 
 
 def test_a_worker_that_dies_is_replaced(database_url: str) -> None:

@@ -19,6 +19,7 @@ PUBLIC = {
         "__version__",
         "acting_as",
         "configure",
+        "inject_context",
         "lifecycle",
         "serve_team",
     ],

@@ -34,6 +34,7 @@ def test_the_wheel_holds_every_sql_file_and_both_other_packages(wheel):
     assert "n8n/__init__.py" not in names
     assert "elf_exporters/__init__.py" in names
     assert "elf_automations/conventions/registry.json" in names
+    assert "elf_automations/n8n/elf-hooks.cjs" in names
     assert not [name for name in names if name.startswith(("tests/", "scripts/"))]
 
 
@@ -60,6 +61,7 @@ def test_the_wheel_declares_the_entry_points_of_the_design(wheel):
     assert {section: sorted(parsed[section]) for section in parsed.sections()} == {
         "console_scripts": ["elf-telemetry"],
         "opentelemetry_instrumentor": ["elf-a2a", "elf-mcp"],
+        "opentelemetry_propagator": ["elf"],
         "opentelemetry_resource_detector": ["elf_entity"],
         "opentelemetry_traces_exporter": ["communication_telemetry"],
     }

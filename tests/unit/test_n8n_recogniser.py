@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,6 @@ from elf_automations.instrumentation.n8n import event_outcome, record_execution
 from elf_automations.model import (
     Call,
     Communication,
-    ExceptionRecord,
-    Noise,
-    ResourceRecord,
     SpanRecord,
     StatusCode,
     recognise,
@@ -28,49 +24,12 @@ from elf_automations.model import (
 )
 from elf_automations.model.from_sdk import SdkSpans
 from elf_automations.model.n8n_nodes import capabilities, reaches_outside, short_type
+from n8n_spans import FIXTURES, captured
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "n8n"
 WORDS = (
     "source_id", "source_type", "target_id", "target_type", "operation", "status", "workflow_id", "workflow_name",
     "workflow_node", "error_message", "error_code", "observed_by", "counted",
 )  # fmt: skip
-
-
-def captured(name: str) -> list[SpanRecord]:
-    """The spans of a captured export, in the order n8n sent them."""
-    export = json.loads((FIXTURES / f"{name}.json").read_text())
-    return [
-        _span(span, scoped["scope"]["name"], ResourceRecord(_attributes(resource["resource"]["attributes"])))
-        for request in export["requests"]
-        for resource in request["resourceSpans"]
-        for scoped in resource["scopeSpans"]
-        for span in scoped["spans"]
-    ]
-
-
-def _span(span: dict[str, Any], scope: str, resource: ResourceRecord) -> SpanRecord:
-    events = [_attributes(event["attributes"]) for event in span.get("events", []) if event["name"] == "exception"]
-    return SpanRecord(
-        trace_id=bytes.fromhex(span["traceId"]),
-        span_id=bytes.fromhex(span["spanId"]),
-        parent_span_id=bytes.fromhex(span["parentSpanId"]),
-        name=span["name"],
-        start_ns=int(span["startTimeUnixNano"]),
-        end_ns=int(span["endTimeUnixNano"]),
-        status=StatusCode(span["status"]["code"]),
-        attributes=_attributes(span["attributes"]),
-        exceptions=tuple(ExceptionRecord(event["exception.type"], event["exception.message"]) for event in events),
-        scope_name=scope,
-        resource=resource,
-    )
-
-
-def _attributes(pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        pair["key"]: int(value) if kind == "intValue" else value
-        for pair in pairs
-        for kind, value in pair["value"].items()
-    }
 
 
 def said(row: Communication) -> dict[str, Any]:
@@ -91,8 +50,9 @@ def test_a_successful_execution_is_one_row_and_its_http_call_another() -> None:
     settled = settle(captured("otlp_success"))
     assert [said(row) for row in settled.rows] == [
         {
-            "source_id": "n8n-h3", "source_type": "service", "target_id": "httpRequest", "target_type": "external",
-            "operation": "workflow_step", "status": "success", "workflow_node": "Call inventory",
+            "source_id": "h3Success0000001", "source_type": "workflow", "target_id": "httpRequest",
+            "target_type": "external", "operation": "workflow_step", "status": "success",
+            "workflow_id": "h3Success0000001", "workflow_name": "H3 order intake", "workflow_node": "Call inventory",
             "observed_by": "internal", "counted": True,
         },
         {
@@ -111,7 +71,7 @@ def test_an_execution_makes_its_workflow_known_to_the_registry() -> None:
     found = {(item.entity_type, item.entity_id): item for item in settle(captured("otlp_success")).entities}
     workflow = found["n8n_workflow", "h3Success0000001"]
     assert (workflow.entity_name, workflow.deployment_type, workflow.observed, workflow.calls) == (
-        "H3 order intake", "n8n", True, 1,
+        "H3 order intake", "n8n", True, 2,
     )  # fmt: skip
 
 
@@ -119,7 +79,7 @@ def test_a_failure_keeps_the_text_of_the_exception_and_the_error_workflow_is_its
     rows = settle(captured("otlp_failure_with_error_workflow")).rows
     text = "The service was not able to process your request"
     assert [
-        (row.operation, row.workflow_name or row.workflow_node, row.status, row.error_message, row.error_code)
+        (row.operation, row.workflow_node or row.workflow_name, row.status, row.error_message, row.error_code)
         for row in rows
     ] == [
         ("workflow_step", "Charge card", "error", text, "NodeApiError"),
@@ -148,13 +108,15 @@ def test_n8n_s_status_wins_over_the_span_status(status: str | None, expected: st
 
 
 @pytest.mark.parametrize("status", ["waiting", "running", "new"])
-def test_a_pause_is_no_row(status: str) -> None:
-    """Wait and resume of one execution is one row: the run that ends."""
-    assert recognise(execution(execution__status=status)) == Noise("n8n")
+def test_a_pause_is_kept_and_does_not_count(status: str) -> None:
+    """Wait and resume of one execution is one call: the run that ends."""
+    (row,) = settle([execution(execution__status=status)]).rows
+    assert (row.counted, row.status, row.metadata["execution_status"]) == (False, "success", status)
 
 
 def test_a_step_names_its_workflow_when_the_span_does() -> None:
     span = captured("otlp_success")[2]
+    assert span.attributes["n8n.node.name"] == "Call inventory"
     span = SpanRecord(
         trace_id=span.trace_id, span_id=span.span_id, name=span.name, start_ns=span.start_ns, end_ns=span.end_ns,
         attributes={**span.attributes, "n8n.workflow.id": "wf_1", "n8n.workflow.name": "Intake"},

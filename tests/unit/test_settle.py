@@ -260,3 +260,10 @@ def test_the_protocols_number_is_a_better_code_than_the_name_of_a_class():
     outer = tool_call(1, CLIENT, attributes={"error.type": "MCPError"}, scope_name="fastmcp", **failed)
     inner = tool_call(2, CLIENT, parent=1, attributes={"error.type": "-32602"}, scope_name="mcp-python-sdk", **failed)
     assert [row.error_code for row in counted(outer, inner)] == ["-32602"]
+
+
+def test_a_resource_that_names_itself_by_a_list_costs_no_rows():
+    for odd in (["a", "b"], {"a": 1}):
+        resource = ResourceRecord({"service.name": odd, "service.instance.id": odd})
+        by_hand = tool_call(2, SpanKind.CLIENT, resource=resource, attributes={"elf.observed_by": "manual"})
+        assert len(settle([tool_call(1, SpanKind.CLIENT, resource=resource), by_hand]).rows) == 2

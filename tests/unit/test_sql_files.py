@@ -31,7 +31,7 @@ def test_migrations_are_numbered_without_gap() -> None:
     """Two branches that both add a number would leave the order to chance."""
     names = [migration.name for migration in migrations()]
     assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
-    assert all(re.fullmatch(r"\d{4}_[a-z_]+", name) for name in names)
+    assert all(re.fullmatch(r"\d{4}_[a-z][a-z0-9_]+", name) for name in names)
 
 
 def test_checksum_is_of_the_text() -> None:

@@ -24,6 +24,7 @@ from elf_automations.cli import (
     gaps,
     import_,
     maintain,
+    n8n,
     setup,
     sink,
     status,
@@ -49,6 +50,7 @@ app.command("entities")(entities.entities)
 app.command("gaps")(gaps.gaps)
 app.command("alerts")(alerts.alerts)
 app.command("maintain")(maintain.maintain)
+app.add_typer(n8n.app, name="n8n")
 app.command("archive")(archive.archive)
 app.command("doctor")(doctor.doctor)
 

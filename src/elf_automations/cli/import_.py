@@ -38,6 +38,7 @@ def import_files(
     if missing:
         raise ConfigurationError(f"there is no file {missing[0]}")
     target = storage_target(database_url)
+    settings = load_settings()
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     writer = open_writer(target)
@@ -48,7 +49,8 @@ def import_files(
             writer,
             state_folder=default_data_directory().parent / "imports",
             place=target.url,
-            limit=load_settings().sink_max_bytes,
+            limit=settings.sink_max_bytes,
+            n8n_nodes=settings.n8n_nodes,
             complain=errors.print,
             progress=lambda read: progress.update(task, completed=done + read),
         )

@@ -53,6 +53,7 @@ def sink(
         tls=sinks.tls(tls_cert, tls_key, tls_client_ca),
         max_bytes=settings.sink_max_bytes,
         drain_seconds=drain,
+        n8n_nodes=settings.n8n_nodes,
     )
     if configuration.http is None and configuration.grpc is None:
         raise ConfigurationError("the sink has nothing to listen on: give --http or --grpc")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from elf_automations.model.communication import Communication
 from elf_automations.model.entity import Entity
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.model.records import SpanRecord
 from elf_automations.model.settle import settle
 
@@ -35,19 +36,18 @@ class MappedBatch:
     faults: tuple[Fault, ...]
 
 
-def map_batch(records: Sequence[SpanRecord]) -> MappedBatch:
-    """Return what `records` say together; raises nothing for any span."""
+def map_batch(records: Sequence[SpanRecord], n8n_nodes: NodeScope = "external") -> MappedBatch:
+    """Return what `records` say together, with the steps of n8n that `n8n_nodes` says; raises nothing for any span."""
     faults: tuple[Fault, ...] = ()
     good = records
     try:
-        settled = settle(good)
+        settled = settle(good, n8n_nodes)
     except Exception:
         faults = tuple(_faults(records))
         broken = {id(fault.span) for fault in faults}
         good = [record for record in records if id(record) not in broken]
-        settled = settle(good)
-    given = Counter((record.trace_id.hex(), record.span_id.hex()) for record in good)
-    repeated = sum(given[row.trace_id, row.span_id] - 1 for row in settled.rows)
+        settled = settle(good, n8n_nodes)
+    repeated = _repeated(good, settled.rows)
     return MappedBatch(
         rows=settled.rows,
         entities=settled.entities,
@@ -55,6 +55,14 @@ def map_batch(records: Sequence[SpanRecord]) -> MappedBatch:
         repeated=repeated,
         faults=faults,
     )
+
+
+def _repeated(records: Sequence[SpanRecord], rows: Sequence[Communication]) -> int:
+    """Return how often spans of `rows` were given again."""
+    if len({(record.trace_id, record.span_id) for record in records}) == len(records):
+        return 0
+    given = Counter((record.trace_id.hex(), record.span_id.hex()) for record in records)
+    return sum(given[row.trace_id, row.span_id] - 1 for row in rows)
 
 
 def _faults(records: Sequence[SpanRecord]) -> list[Fault]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 import orjson
 
 from elf_automations.conventions import elf
 from elf_automations.model.entity import Entity, EntityRef
+from elf_automations.model.immutable import changed, record
 from elf_automations.model.records import AttributeValue, SpanRecord
 
 Protocol: TypeAlias = Literal["mcp", "a2a", "n8n"]
@@ -20,7 +21,7 @@ STATUSES: frozenset[str] = frozenset(get_args(Status))
 SIDES: frozenset[str] = frozenset(get_args(Side))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Outcome:
     """How a call ended, from the most trustworthy witness there is."""
 
@@ -29,7 +30,7 @@ class Outcome:
     error_code: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Details:
     """The protocol's own columns of a row; units as in the table (bytes, tokens, US dollars)."""
 
@@ -47,14 +48,15 @@ class Details:
     metadata: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Call:
     """One span's statement about one call; `settle` decides which statements count.
 
     `key` names what is called (a tool, a method): nested client spans with the same protocol, operation
     and key are layers of one call. `target_named` is False when the target is a guess that any layer knows
     better. `relayed` marks a span that passes on the call of the server span above it in its process, if that is a
-    call of the same. `unasked` marks a request that libraries also make on their own account.
+    call of the same. `unasked` marks a request that libraries also make on their own account. `counts` is False for
+    what is kept for drill-down only, whoever else saw it.
     """
 
     span: SpanRecord
@@ -71,6 +73,7 @@ class Call:
     target_named: bool = True
     relayed: bool = False
     unasked: bool = False
+    counts: bool = True
 
 
 def stated(call: Call) -> Call:
@@ -79,78 +82,104 @@ def stated(call: Call) -> Call:
     Source of the rule: `conventions/elf.py`. Unknown statuses and sides are ignored, never stored.
     """
     span = call.span
-    source_id = span.text(elf.ELF_SOURCE_ID)
-    target_id = span.text(elf.ELF_TARGET_ID)
-    side = span.text(elf.ELF_OBSERVED_BY)
-    return replace(
+    target, named = stated_target(span, lambda: call.target)
+    return changed(
         call,
         operation=span.text(elf.ELF_OPERATION) or call.operation,
-        side=cast("Side", side) if side in SIDES else call.side,
-        source=EntityRef(source_id, span.text(elf.ELF_SOURCE_TYPE) or call.source.type) if source_id else call.source,
-        target=EntityRef(target_id, span.text(elf.ELF_TARGET_TYPE) or call.target.type) if target_id else call.target,
-        target_named=call.target_named or bool(target_id),
-        outcome=_stated_outcome(span, call.outcome),
-        duration_ms=_stated_duration(span, call.duration_ms),
-        # Most calls state none of them.
-        details=call.details if _DETAILS.isdisjoint(span.attributes) else _stated_details(span, call.details),
+        side=stated_side(span, call.side),
+        source=stated_source(span, lambda: call.source),
+        target=target,
+        target_named=call.target_named or named,
+        outcome=stated_outcome(span, lambda: call.outcome),
+        duration_ms=stated_duration(span, call.duration_ms),
+        details=stated_details(span, call.details),
     )
 
 
-_DETAILS: Final = frozenset(
-    {
-        elf.ELF_TOOL_CATEGORY,
-        elf.ELF_TASK_DESCRIPTION,
-        elf.ELF_CAPABILITIES_REQUIRED,
-        elf.ELF_MESSAGE_TYPE,
-        elf.ELF_WORKFLOW_ID,
-        elf.ELF_WORKFLOW_NAME,
-        elf.ELF_WORKFLOW_NODE,
-        elf.ELF_PAYLOAD_SIZE,
-        elf.ELF_TOKENS_USED,
-        elf.ELF_COST_USD,
-        elf.ELF_METADATA,
-    }
-)
+def stated_side(span: SpanRecord, derived: Side) -> Side:
+    """Return the side `span` states, else the `derived` one."""
+    said = span.attributes.get(elf.ELF_OBSERVED_BY)
+    return cast("Side", said) if isinstance(said, str) and said in SIDES else derived
 
 
-def _stated_details(span: SpanRecord, details: Details) -> Details:
-    size, tokens = span.number(elf.ELF_PAYLOAD_SIZE), span.number(elf.ELF_TOKENS_USED)
-    cost = span.number(elf.ELF_COST_USD)
-    return replace(
-        details,
-        tool_category=span.text(elf.ELF_TOOL_CATEGORY) or details.tool_category,
-        task_description=span.text(elf.ELF_TASK_DESCRIPTION) or details.task_description,
-        capabilities_required=span.texts(elf.ELF_CAPABILITIES_REQUIRED) or details.capabilities_required,
-        message_type=span.text(elf.ELF_MESSAGE_TYPE) or details.message_type,
-        workflow_id=span.text(elf.ELF_WORKFLOW_ID) or details.workflow_id,
-        workflow_name=span.text(elf.ELF_WORKFLOW_NAME) or details.workflow_name,
-        workflow_node=span.text(elf.ELF_WORKFLOW_NODE) or details.workflow_node,
-        payload_size_bytes=int(size) if size is not None else details.payload_size_bytes,
-        tokens_used=int(tokens) if tokens is not None else details.tokens_used,
-        estimated_cost=float(cost) if cost is not None else details.estimated_cost,
-        metadata={**details.metadata, **_stated_metadata(span)},
-    )
+def stated_source(span: SpanRecord, derive: Callable[[], EntityRef]) -> EntityRef:
+    """Return the source `span` states; what it does not say is derived."""
+    said = span.text(elf.ELF_SOURCE_ID)
+    return EntityRef(said, span.text(elf.ELF_SOURCE_TYPE) or derive().type) if said else derive()
 
 
-def _stated_outcome(span: SpanRecord, derived: Outcome) -> Outcome:
-    status = span.text(elf.ELF_OUTCOME)
-    if status not in STATUSES:
+def stated_target(span: SpanRecord, derive: Callable[[], EntityRef]) -> tuple[EntityRef, bool]:
+    """Return the target `span` states, and whether it does; what it does not say is derived."""
+    said = span.text(elf.ELF_TARGET_ID)
+    return (EntityRef(said, span.text(elf.ELF_TARGET_TYPE) or derive().type), True) if said else (derive(), False)
+
+
+def stated_outcome(span: SpanRecord, derive: Callable[[], Outcome]) -> Outcome:
+    """Return the outcome `span` states; what it does not say is derived."""
+    status = span.attributes.get(elf.ELF_OUTCOME)
+    if status == "success":
+        return _SUCCESS
+    derived = derive()
+    if not isinstance(status, str) or status not in STATUSES:
         return derived
-    said = cast("Status", status)
-    if said == "success":
-        return Outcome("success")
     return Outcome(
-        said,
+        cast("Status", status),
         span.text(elf.ELF_ERROR_MESSAGE) or derived.error_message,
         span.text(elf.ELF_ERROR_CODE) or derived.error_code,
     )
 
 
-def _stated_duration(span: SpanRecord, derived: float | None) -> float | None:
-    if span.text(elf.ELF_OBSERVED_BY) != "manual":
+def stated_duration(span: SpanRecord, derived: float | None) -> float | None:
+    """Return the duration in ms: of a call recorded by hand what `span` states or nothing, else the `derived` one."""
+    if span.attributes.get(elf.ELF_OBSERVED_BY) != "manual":
         return derived
     said = span.number(elf.ELF_DURATION_MS)
     return float(said) if said is not None and said >= 0 else None
+
+
+def stated_size(span: SpanRecord) -> int | None:
+    """Return the payload size in bytes that `span` states."""
+    said = span.number(elf.ELF_PAYLOAD_SIZE)
+    return None if said is None else int(said)
+
+
+def stated_details(span: SpanRecord, derived: Details) -> Details:
+    """Return `derived` with what `span` states of it; metadata is added to."""
+    attributes = span.attributes
+    if _DETAILS.isdisjoint(attributes):
+        # All that most calls state is a size, if anything.
+        size = stated_size(span)
+        return derived if size in {None, derived.payload_size_bytes} else changed(derived, payload_size_bytes=size)
+    changes: dict[str, object] = {
+        column: text for name, column in _TEXTS.items() if name in attributes and (text := span.text(name))
+    }
+    for name, column in _NUMBERS.items():
+        if (number := span.number(name)) is not None:
+            changes[column] = float(number) if column == "estimated_cost" else int(number)
+    if capabilities := span.texts(elf.ELF_CAPABILITIES_REQUIRED):
+        changes["capabilities_required"] = capabilities
+    if elf.ELF_METADATA in attributes:
+        changes["metadata"] = {**derived.metadata, **_stated_metadata(span)}
+    return changed(derived, **changes) if changes else derived
+
+
+_SUCCESS: Final = Outcome("success")
+_TEXTS: Final[Mapping[str, str]] = {
+    elf.ELF_TOOL_CATEGORY: "tool_category",
+    elf.ELF_TASK_DESCRIPTION: "task_description",
+    elf.ELF_MESSAGE_TYPE: "message_type",
+    elf.ELF_WORKFLOW_ID: "workflow_id",
+    elf.ELF_WORKFLOW_NAME: "workflow_name",
+    elf.ELF_WORKFLOW_NODE: "workflow_node",
+}
+_NUMBERS: Final[Mapping[str, str]] = {
+    elf.ELF_PAYLOAD_SIZE: "payload_size_bytes",
+    elf.ELF_TOKENS_USED: "tokens_used",
+    elf.ELF_COST_USD: "estimated_cost",
+}
+_DETAILS: Final = frozenset(
+    {*_TEXTS, elf.ELF_TOKENS_USED, elf.ELF_COST_USD, elf.ELF_CAPABILITIES_REQUIRED, elf.ELF_METADATA}
+)
 
 
 def _stated_metadata(span: SpanRecord) -> Mapping[str, AttributeValue]:

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from elf_automations.conventions import otel
 from elf_automations.model.call import Call
 from elf_automations.model.noise import Noise
-from elf_automations.model.records import SpanRecord
+from elf_automations.model.records import AttributeValue, SpanRecord
 
 SpanKey: TypeAlias = tuple[bytes, bytes]
 _MAX_ANCESTORS: Final = 64
@@ -71,12 +71,19 @@ def ancestors(batch: Batch, key: SpanKey) -> Iterator[SpanKey]:
 def process_of(span: SpanRecord) -> tuple[object, object]:
     """Return what tells the processes that emit apart."""
     resource = span.resource.attributes
-    return resource.get(otel.SERVICE_NAME), resource.get(otel.SERVICE_INSTANCE_ID)
+    return _name(resource.get(otel.SERVICE_NAME)), _name(resource.get(otel.SERVICE_INSTANCE_ID))
+
+
+def _name(value: AttributeValue) -> object:
+    # What no convention allows, a list or a mapping, must not cost the spans of its process.
+    return value if value is None or isinstance(value, str) else repr(value)
 
 
 def _claim(batch: Batch, key: SpanKey, call: Call) -> SpanKey | Noise | None:
     """Return the outermost layer of the same call, `Noise` for what nobody called, None for a call of its own."""
-    if call.side not in {"client", "server"}:
+    parent = batch.parents.get(key)
+    # Most spans came without the ones above them.
+    if parent is None or call.side not in {"client", "server"} or (key[0], parent) not in batch.parents:
         return None
     claimant: SpanKey | None = None
     inner: Call | None = call  # the layer just below, None once a client of another call lies between
@@ -127,12 +134,14 @@ def _recorded_by_hand(
     `record_mcp()` around a traced call makes a sibling, no ancestor: they are one call when they have the same
     protocol, operation and key in one process and the record's time holds the call's. One record claims one call.
     """
+    records = [key for key, call in batch.calls.items() if call.side == "manual" and call.duration_ms is not None]
+    if not records:
+        return {}
     waiting: dict[tuple[object, ...], list[SpanKey]] = {}
     for key, call in batch.calls.items():
         if call.side in {"client", "server"} and key not in outer and key not in dropped:
             waiting.setdefault(_likeness(call), []).append(key)
     claims: dict[SpanKey, SpanKey] = {}
-    records = [key for key, call in batch.calls.items() if call.side == "manual" and call.duration_ms is not None]
     # In the order of their ends, so that overlapping records choose alike in whatever order they were delivered.
     for key in sorted(records, key=lambda key: (batch.calls[key].span.end_ns or 0, key)):
         record = batch.calls[key]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
+from typing import Final
 
 from elf_automations.conventions import elf, otel
 from elf_automations.model.call import Call, Outcome, Protocol, Side, Status
+from elf_automations.model.immutable import changed, record
 from elf_automations.model.records import AttributeValue
 from elf_automations.model.redact import bounded, bounded_metadata, safe_text
 
@@ -20,7 +22,7 @@ _MAX_DOLLARS = 1_000_000
 _ID_LIMIT, _NAME_LIMIT, _TEXT_LIMIT = 255, 500, 4000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Communication:
     """One row; fields are the table's columns in their order, `created_at` left to the database."""
 
@@ -71,52 +73,83 @@ def instant(ns: int) -> datetime:
 
 def communication(call: Call, *, counted: bool, outcome: Outcome) -> Communication:
     """Return the row of `call` with the settled `outcome`: redacted, bounded, free of what Postgres refuses."""
-    span, details = call.span, call.details
-    parent = span.caller_span_id.hex() if span.caller_span_id else None
-    resource = span.resource.attributes
-    return Communication(
+    span, details, resource = call.span, call.details, call.span.resource.attributes
+    trace_id, span_id, parent = span.trace_id.hex(), span.span_id.hex(), span.caller_span_id
+    parent_span_id = parent.hex() if parent else None
+    row = Communication(
         id=row_id(span.trace_id, span.span_id),
         timestamp=instant(span.start_ns),
         protocol=call.protocol,
-        source_id=bounded(call.source.id, _ID_LIMIT),
-        source_type=bounded(call.source.type, _ID_LIMIT),
-        target_id=bounded(call.target.id, _ID_LIMIT),
-        target_type=bounded(call.target.type, _ID_LIMIT),
-        operation=bounded(call.operation, _ID_LIMIT),
+        source_id=call.source.id,
+        source_type=call.source.type,
+        target_id=call.target.id,
+        target_type=call.target.type,
+        operation=call.operation,
         duration_ms=call.duration_ms,
         status=outcome.status,
-        tool_name=_optional(details.tool_name, _ID_LIMIT),
-        tool_category=_optional(details.tool_category, _ID_LIMIT),
+        tool_name=details.tool_name or None,
+        tool_category=details.tool_category or None,
         task_description=_prose(details.task_description),
         capabilities_required=_list(details.capabilities_required),
-        message_type=_optional(details.message_type, _ID_LIMIT),
-        workflow_id=_optional(details.workflow_id, _ID_LIMIT),
-        workflow_name=_optional(details.workflow_name, _NAME_LIMIT),
-        workflow_node=_optional(details.workflow_node, _NAME_LIMIT),
+        message_type=details.message_type or None,
+        workflow_id=details.workflow_id or None,
+        workflow_name=details.workflow_name or None,
+        workflow_node=details.workflow_node or None,
         payload_size_bytes=_count(details.payload_size_bytes),
         tokens_used=_count(details.tokens_used),
         estimated_cost=_dollars(details.estimated_cost),
         error_message=_prose(outcome.error_message),
-        error_code=_optional(outcome.error_code, _ID_LIMIT),
-        correlation_id=_optional(span.text(elf.ELF_CORRELATION_ID), _ID_LIMIT) or span.trace_id.hex(),
-        parent_correlation_id=_optional(span.text(elf.ELF_PARENT_CORRELATION_ID), _ID_LIMIT) or parent,
-        metadata=bounded_metadata(details.metadata),
-        trace_id=span.trace_id.hex(),
-        span_id=span.span_id.hex(),
-        parent_span_id=parent,
+        error_code=outcome.error_code or None,
+        correlation_id=span.text(elf.ELF_CORRELATION_ID) or trace_id,
+        parent_correlation_id=span.text(elf.ELF_PARENT_CORRELATION_ID) or parent_span_id,
+        metadata=bounded_metadata(details.metadata if call.target_named else _guessed(call)),
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=parent_span_id,
         observed_by=call.side,
         counted=counted,
-        service_name=_optional(_string(resource.get(otel.SERVICE_NAME)), _ID_LIMIT),
-        service_instance_id=_optional(_string(resource.get(otel.SERVICE_INSTANCE_ID)), _ID_LIMIT),
+        service_name=_string(resource.get(otel.SERVICE_NAME)),
+        service_instance_id=_string(resource.get(otel.SERVICE_INSTANCE_ID)),
     )
+    # One look at all names together: nearly always they are plain and short.
+    names = "".join(filter(None, _names(row)))
+    return row if len(names) <= _ID_LIMIT and names.isascii() and "\x00" not in names else _bounded(row)
+
+
+def _guessed(call: Call) -> Mapping[str, AttributeValue]:
+    """Return the metadata of a call whose target nobody named: settling in SQL takes it from whoever knows."""
+    said = call.details.metadata
+    return said if call.target.id == "unknown" else {**said, "target_guessed": True}
+
+
+def _bounded(row: Communication) -> Communication:
+    values = zip(_LIMITS.items(), _names(row), strict=True)
+    return changed(row, **{name: bounded(value, limit) if value else value for (name, limit), value in values})
+
+
+_LIMITS: Final = {
+    "source_id": _ID_LIMIT,
+    "source_type": _ID_LIMIT,
+    "target_id": _ID_LIMIT,
+    "target_type": _ID_LIMIT,
+    "operation": _ID_LIMIT,
+    "tool_name": _ID_LIMIT,
+    "tool_category": _ID_LIMIT,
+    "message_type": _ID_LIMIT,
+    "workflow_id": _ID_LIMIT,
+    "workflow_name": _NAME_LIMIT,
+    "workflow_node": _NAME_LIMIT,
+    "error_code": _ID_LIMIT,
+    "correlation_id": _ID_LIMIT,
+    "parent_correlation_id": _ID_LIMIT,
+    "service_name": _ID_LIMIT,
+    "service_instance_id": _ID_LIMIT,
+}
+_names: Final = attrgetter(*_LIMITS)
 
 
 def _string(value: AttributeValue) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _optional(value: str | None, limit: int) -> str | None:
-    return bounded(value, limit) if value else None
+    return value or None if isinstance(value, str) else None
 
 
 def _prose(value: str | None) -> str | None:

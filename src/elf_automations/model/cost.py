@@ -25,17 +25,17 @@ def tokens_used(span: SpanRecord) -> int | None:
     return None if sent is None and received is None else (sent or 0) + (received or 0)
 
 
-def estimated_cost(span: SpanRecord) -> float | None:
+def estimated_cost(span: SpanRecord, tokens: int | None) -> float | None:
     """Return what the span's usage cost in US dollars: as stated, else by the model's list price on that day.
 
-    None when nothing is stated and the model, or its price, is unknown.
+    `tokens` is what `tokens_used` says. None when nothing is stated and the usage, the model or its price is unknown.
     """
     for name in _STATED:
         stated = _dollars(span.text(name))
         if stated is not None:
             return stated
-    model = span.text(otel.GEN_AI_RESPONSE_MODEL, otel.GEN_AI_REQUEST_MODEL)
-    if model is None or tokens_used(span) is None:
+    model = span.text(otel.GEN_AI_RESPONSE_MODEL, otel.GEN_AI_REQUEST_MODEL) if tokens is not None else None
+    if model is None:
         return None
     return _list_price(span, model)
 
@@ -67,8 +67,10 @@ def _count(span: SpanRecord, name: str) -> int | None:
 
 
 def _dollars(text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
-        value = float(text) if text is not None else None
+        value = float(text)
     except ValueError:
         return None
-    return value if value is not None and 0 <= value < float("inf") else None
+    return value if 0 <= value < float("inf") else None

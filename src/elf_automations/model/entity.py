@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from elf_automations.conventions import elf, otel
+from elf_automations.model.immutable import record
 from elf_automations.model.records import Attributes, AttributeValue, ResourceRecord, first_text
 
 ENTITY_TYPES: frozenset[str] = frozenset({"team", "mcp_server", "mcp_client", "n8n_workflow", "service"})
@@ -24,7 +25,7 @@ _REGISTRY_TYPE: Mapping[str, str] = {
 _ROW_TYPE: Mapping[str, str] = {"mcp_server": "mcp", "n8n_workflow": "workflow"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EntityRef:
     """One end of a call: id and row type (team, workflow, service, mcp_client, mcp, external)."""
 
@@ -37,7 +38,7 @@ class EntityRef:
         return _REGISTRY_TYPE.get(self.type)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Entity:
     """A registry entry as telemetry knows it, with the activity one batch adds to it.
 

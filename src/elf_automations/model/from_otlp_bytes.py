@@ -7,7 +7,7 @@ Source of the rules: OpenTelemetry protocol specification, sections Binary Proto
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias, cast
 
 import orjson
@@ -19,6 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from elf_automations.model.from_otlp import OtlpSpans, from_otlp
+from elf_automations.model.otlp_messages import EncodedSpans
 
 _Json: TypeAlias = dict[str, Any]
 
@@ -38,11 +39,10 @@ class MalformedRequestError(ValueError):
 def from_protobuf(body: bytes) -> OtlpSpans:
     """Return the spans of a binary request; raises MalformedRequestError when not even its frame can be read."""
     try:
-        return from_otlp(ExportTraceServiceRequest.FromString(body).resource_spans)
+        return from_otlp(EncodedSpans.FromString(body).resource_spans)
     except DecodeError:
         refused: list[str] = []
-        found = from_otlp([_bearable(group, refused) for group in _parts(body, _GROUP)])
-        return OtlpSpans(found.records, (*found.refused, *refused))
+        return _read([_bearable(group, refused) for group in _parts(body, _GROUP)], refused)
 
 
 def from_json(body: bytes | str) -> OtlpSpans:
@@ -68,7 +68,13 @@ def from_json(body: bytes | str) -> OtlpSpans:
                     del inner.spans[-1]
                     refused.append(f"span {str(span.get('name'))[:100]!r} is not valid: {_first_line(error)}")
         groups.append(made)
-    found = from_otlp(groups)
+    return _read(groups, refused)
+
+
+def _read(groups: Iterable[ResourceSpans], refused: Iterable[str]) -> OtlpSpans:
+    """Return the spans of messages that were decoded to the last attribute; `refused` are those lost on the way."""
+    body = ExportTraceServiceRequest(resource_spans=groups).SerializeToString()
+    found = from_otlp(EncodedSpans.FromString(body).resource_spans)
     return OtlpSpans(found.records, (*found.refused, *refused))
 
 

@@ -1,4 +1,4 @@
-"""What a kind of n8n node does: its short name, whether it reaches outside n8n, the capability it gives a workflow.
+"""What a type of n8n node does: its short name, what a step of it is, the capability it gives a workflow.
 
 A node type is `package.name`, such as `n8n-nodes-base.httpRequest`; hand-written registrations also use bare names
 (`http`, `email`). Source of the names: the node packages of n8n 2.41.
@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+NodeScope: TypeAlias = Literal["external", "all"]
+"""Which nodes of an execution become rows: those that reach outside n8n, or all."""
+NodeKind: TypeAlias = Literal["outside", "inside", "trigger", "sub_workflow"]
+"""What a step of a node is: a call of somebody, work inside n8n, what started the execution, or another execution."""
 
 _AI_PACKAGES: Final = ("n8n-nodes-langchain.", "@n8n/n8n-nodes-langchain.")
 
@@ -74,6 +79,8 @@ _INSIDE: Final = frozenset(
     }
 )  # fmt: skip
 _INSIDE_PREFIXES: Final = ("outputparser", "textsplitter")
+_TRIGGERS: Final = frozenset({"webhook", "cron", "interval", "start"})
+_SUB_WORKFLOWS: Final = frozenset({"executeworkflow", "toolworkflow"})
 _NOT_A_WORD = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -82,14 +89,25 @@ def short_type(node_type: str) -> str:
     return node_type.rpartition(".")[2] or node_type
 
 
+def node_kind(node_type: str) -> NodeKind:
+    """Return what a step of a node of this type is.
+
+    A type nobody has heard of (a community node) is taken to reach outside: such nodes integrate a service.
+    """
+    name = short_type(node_type).lower()
+    if name in _SUB_WORKFLOWS:
+        return "sub_workflow"
+    if name in _TRIGGERS or name.endswith("trigger"):
+        return "trigger"
+    return "inside" if name in _INSIDE or name.startswith(_INSIDE_PREFIXES) else "outside"
+
+
 def reaches_outside(node_type: str) -> bool:
     """Return whether a node of this type calls somebody outside n8n.
 
-    Triggers receive and Execute Workflow starts an execution that speaks for itself, so neither does. A type nobody
-    has heard of (a community node) is taken to reach outside: such nodes integrate a service.
+    Triggers receive and Execute Workflow starts an execution that speaks for itself, so neither does.
     """
-    name = short_type(node_type).lower()
-    return not (name in _INSIDE or name.endswith("trigger") or name.startswith(_INSIDE_PREFIXES))
+    return node_kind(node_type) == "outside"
 
 
 def capability(node_type: str) -> str:

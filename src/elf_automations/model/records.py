@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from elf_automations.conventions.elf import ELF_CALLER_SPAN_ID
+from elf_automations.model.immutable import record
 
 _SPAN_ID = re.compile("[0-9a-f]{16}")
 
@@ -61,7 +62,7 @@ class LinkRecord:
     span_id: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class SpanRecord:
     """One finished span: ids as bytes (16, 8, 8), times in ns since 1970, `end_ns` None when it never ended.
 
@@ -89,7 +90,7 @@ class SpanRecord:
     def caller_span_id(self) -> bytes | None:
         """The span of the call this one belongs under: as the caller said (`elf.caller.span_id`), else the parent."""
         said = self.attributes.get(ELF_CALLER_SPAN_ID)
-        if isinstance(said, str) and _SPAN_ID.fullmatch(said):
+        if said is not None and isinstance(said, str) and _SPAN_ID.fullmatch(said):
             return bytes.fromhex(said)
         return self.parent_span_id
 
@@ -105,6 +106,8 @@ class SpanRecord:
     def number(self, name: str) -> int | float | None:
         """Return a finite numeric attribute, None for anything else (booleans are not numbers here)."""
         value = self.attributes.get(name)
+        if value is None:
+            return None
         if isinstance(value, float):
             return value if math.isfinite(value) else None
         return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -112,7 +115,7 @@ class SpanRecord:
     def texts(self, name: str) -> tuple[str, ...] | None:
         """Return a list attribute as strings, None when it is absent or no list."""
         value = self.attributes.get(name)
-        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        if value is None or not isinstance(value, Sequence) or isinstance(value, str | bytes):
             return None
         return tuple(item for item in value if isinstance(item, str))
 

@@ -51,10 +51,23 @@ _SUSPICIOUS: Final = re.compile(
 )
 
 
+# No pattern matches fewer characters than `?key=x` has.
+_SHORTEST_SECRET: Final = 6
+_SHORT, _MOST = 128, 4096
+# Short texts that were found to hold no secret, at most `_MOST`: telemetry says the same few all day.
+_harmless: set[str] = set()
+
+
 def redact(text: str) -> str:
     """Return `text` with credentials replaced by `[REDACTED]`; text beyond 64 KiB is not scanned but dropped."""
+    if len(text) < _SHORTEST_SECRET or text in _harmless:
+        return text
     text = text[:_MAX_SCAN]
     if not _SUSPICIOUS.search(text):
+        if len(text) <= _SHORT:
+            if len(_harmless) >= _MOST:
+                _harmless.clear()
+            _harmless.add(text)
         return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
@@ -63,10 +76,11 @@ def redact(text: str) -> str:
 
 def bounded(text: str, limit: int) -> str:
     """Return `text` without NUL and lone surrogates (each becomes U+FFFD) and at most `limit` characters long."""
-    text = text[:limit]
-    if "\x00" in text:
-        text = text.replace("\x00", "\ufffd")
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+    if text.isascii():
+        if len(text) <= limit and "\x00" not in text:
+            return text
+        return text[:limit].replace("\x00", "\ufffd")
+    return _SURROGATES.sub("\ufffd", text[:limit].replace("\x00", "\ufffd"))
 
 
 def safe_text(text: str, limit: int) -> str:
@@ -76,11 +90,8 @@ def safe_text(text: str, limit: int) -> str:
 
 def bounded_metadata(metadata: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     """Return metadata fit for jsonb: at most 8 levels, 128 items a level, 2,000 characters a string."""
-    return {
-        bounded(str(key), _MAX_KEY): _bounded_value(value, 1)
-        for key, value in list(metadata.items())[:_MAX_ITEMS]
-        if value is not None
-    }
+    items = metadata.items() if len(metadata) <= _MAX_ITEMS else list(metadata.items())[:_MAX_ITEMS]
+    return {bounded(str(key), _MAX_KEY): _bounded_value(value, 1) for key, value in items if value is not None}
 
 
 def _bounded_value(value: object, depth: int) -> AttributeValue:  # noqa: PLR0911  (one answer a type)

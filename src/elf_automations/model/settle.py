@@ -7,9 +7,8 @@ batch is settled later in SQL by `settle_communications`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Final
 
 from elf_automations.conventions import elf
@@ -17,7 +16,10 @@ from elf_automations.model.call import Call, Details, Outcome
 from elf_automations.model.claims import Batch, SpanKey, claims_of, process_of
 from elf_automations.model.communication import Communication, communication, instant
 from elf_automations.model.entity import Entity, EntityRef, entity
+from elf_automations.model.immutable import changed
 from elf_automations.model.listings import unasked_listings
+from elf_automations.model.n8n_links import linked, with_http_callers
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.model.noise import Noise
 from elf_automations.model.protocols import recognise
 from elf_automations.model.records import SpanKind, SpanRecord
@@ -34,13 +36,13 @@ class Settled:
     entities: tuple[Entity, ...]
 
 
-def settle(spans: Iterable[SpanRecord]) -> Settled:
-    """Return the rows and registry entries of a batch of finished spans.
+def settle(spans: Iterable[SpanRecord], n8n_nodes: NodeScope = "external") -> Settled:
+    """Return the rows and registry entries of a batch of finished spans; `n8n_nodes` says which steps of n8n are rows.
 
     Pure and deterministic: the same spans in any order give the same rows. A span delivered twice in the
     batch is one row. Rejects nothing and raises nothing for odd spans; unknown ones are left out.
     """
-    batch = _classify(spans)
+    batch = _classify(spans, n8n_nodes)
     claims = claims_of(batch, unasked_listings(batch))
     layers: dict[SpanKey, list[SpanKey]] = {}
     for key, claimant in claims.outer.items():
@@ -50,12 +52,13 @@ def settle(spans: Iterable[SpanRecord]) -> Settled:
         below.sort(key=lambda key: (batch.calls[key].span.start_ns, key))
         kept[claimant] = _merged(batch.calls[claimant], [batch.calls[key] for key in below])
     rows = tuple(
-        communication(call, counted=key not in claims.outer, outcome=call.outcome) for key, call in kept.items()
+        communication(call, counted=call.counts and key not in claims.outer, outcome=call.outcome)
+        for key, call in kept.items()
     )
     return Settled(rows, _entities(list(kept.values()), rows))
 
 
-def _classify(spans: Iterable[SpanRecord]) -> Batch:
+def _classify(spans: Iterable[SpanRecord], n8n_nodes: NodeScope) -> Batch:
     parents: dict[SpanKey, bytes | None] = {}
     calls: dict[SpanKey, Call] = {}
     noise: dict[SpanKey, Noise] = {}
@@ -70,7 +73,8 @@ def _classify(spans: Iterable[SpanRecord]) -> Batch:
             calls[key] = answer
         elif span.kind is SpanKind.SERVER:
             servers.add(key)
-    return Batch(parents, calls, noise, servers)
+    noted = with_http_callers(calls, parents, servers) if servers else calls
+    return Batch(parents, linked(noted, n8n_nodes), noise, servers)
 
 
 def _merged(call: Call, layers: list[Call]) -> Call:
@@ -86,7 +90,7 @@ def _merged(call: Call, layers: list[Call]) -> Call:
         # A layer in the same process may know on whose behalf it acts; what a server heard of its caller is no better.
         acting = (layer for layer in layers if layer.side == "client" and layer.span.text(elf.ELF_SOURCE_ID))
         source = next((it.source for it in acting if process_of(it.span) == process_of(call.span)), source)
-    return replace(call, outcome=outcome, source=source, target=target, target_named=named, details=details)
+    return changed(call, outcome=outcome, source=source, target=target, target_named=named, details=details)
 
 
 def _completed(known: Details, layer: Details) -> Details:
@@ -98,7 +102,7 @@ def _completed(known: Details, layer: Details) -> Details:
     }
     if known.tokens_used is not None:
         missing.pop("estimated_cost", None)
-    return replace(known, **missing) if missing else known
+    return changed(known, **missing) if missing else known
 
 
 def _worse(seen: Outcome, witness: Outcome) -> Outcome:
@@ -109,7 +113,7 @@ def _worse(seen: Outcome, witness: Outcome) -> Outcome:
     if seen.status == "success" and witness.status == "error":
         return witness
     if seen.status == witness.status and _is_number(witness.error_code) and not _is_number(seen.error_code):
-        return replace(seen, error_code=witness.error_code)
+        return changed(seen, error_code=witness.error_code)
     return seen
 
 
@@ -134,23 +138,32 @@ def _entities(calls: list[Call], rows: tuple[Communication, ...]) -> tuple[Entit
 
 def _activity(calls: list[Call], rows: tuple[Communication, ...]) -> Iterator[Entity]:
     """Yield what the counted rows add to each end: calls, errors, when last."""
-    ended: dict[EntityRef, list[int]] = {}
-    failed: Counter[EntityRef] = Counter()
+    # By id and type: [calls, errors, when last in ns].
+    ends: dict[tuple[str, str], list[int]] = {}
     for call, row in zip(calls, rows, strict=True):
         if not row.counted:
             continue
-        for ref in {EntityRef(row.source_id, row.source_type), EntityRef(row.target_id, row.target_type)}:
-            ended.setdefault(ref, []).append(call.span.end_ns or call.span.start_ns)
-            failed[ref] += row.status in _FAILED
-    for ref, times in ended.items():
-        if ref.registry_type:
+        ended = call.span.end_ns or call.span.start_ns
+        failed = int(row.status in _FAILED)
+        source, target = (row.source_id, row.source_type), (row.target_id, row.target_type)
+        for end in (source, target) if source != target else (source,):
+            known = ends.get(end)
+            if known is None:
+                ends[end] = [1, failed, ended]
+                continue
+            known[0] += 1
+            known[1] += failed
+            known[2] = max(known[2], ended)
+    for (name, kind), (number, errors, latest) in ends.items():
+        registry_type = EntityRef(name, kind).registry_type
+        if registry_type:
             yield Entity(
-                entity_id=ref.id,
-                entity_type=ref.registry_type,
+                entity_id=name,
+                entity_type=registry_type,
                 observed=False,
-                calls=len(times),
-                errors=failed[ref],
-                last_activity=instant(max(times)),
+                calls=number,
+                errors=errors,
+                last_activity=instant(latest),
             )
 
 
@@ -160,13 +173,27 @@ def _add(found: dict[tuple[str, str], Entity], seen: Entity) -> None:
     if known is None:
         found[key] = seen
         return
+    if _tells_nothing(seen, known):
+        return
     latest = max((at for at in (known.last_activity, seen.last_activity) if at), default=None)
     best = seen if seen.observed and not known.observed else known
-    found[key] = replace(
+    found[key] = changed(
         best,
         endpoint_url=known.endpoint_url or seen.endpoint_url,
         capabilities=known.capabilities or seen.capabilities,
         calls=known.calls + seen.calls,
         errors=known.errors + seen.errors,
         last_activity=latest,
+    )
+
+
+def _tells_nothing(seen: Entity, known: Entity) -> bool:
+    """Return whether `known` already says all that another sighting says: most calls go where others went."""
+    return (
+        known.observed
+        and not seen.calls
+        and not seen.errors
+        and seen.last_activity is None
+        and (known.endpoint_url is not None or seen.endpoint_url is None)
+        and (bool(known.capabilities) or not seen.capabilities)
     )

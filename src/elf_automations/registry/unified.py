@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
@@ -185,6 +186,28 @@ class UnifiedRegistry:
             "p_is_error": is_error,
         }
         return bool(self._call("record_entity_activity", arguments))
+
+    def record_workflow_execution(
+        self,
+        workflow_id: str,
+        execution_id: str,
+        status: str,
+        *,
+        ended_at: datetime | None = None,
+        count_activity: bool = True,
+    ) -> str | None:
+        """Note how one execution of an n8n workflow ended: success, error, timeout or cancelled; once for each id.
+
+        Returns the health that follows from its recent executions; None when the workflow is unknown.
+        """
+        arguments = {
+            "p_workflow_id": named(workflow_id, "workflow_id"),
+            "p_execution_id": named(execution_id, "execution_id"),
+            "p_status": status,
+            "p_ended_at": ended_at,
+            "p_count_activity": count_activity,
+        }
+        return self._call("record_workflow_execution", arguments)
 
     def observe(self, entities: Sequence[Entity]) -> int:
         """Add what was seen of entities: makes unknown ones known and fills gaps; what others registered stays.

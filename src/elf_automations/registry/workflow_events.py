@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
 
 from elf_automations.errors import ConfigurationError, ElfTelemetryError
-from elf_automations.instrumentation.n8n import event_outcome, record_execution
-from elf_automations.model import Status
+from elf_automations.instrumentation.n8n import record_execution
+from elf_automations.model import AttributeValue
+from elf_automations.model.n8n_outcome import ending
 from elf_automations.model.redact import bounded
 from elf_automations.registry.workflows import ENTITY_TYPE, N8NWorkflowRegistry
 from elf_automations.settings import load_settings
 
-__all__ = ["WorkflowEvents"]
+__all__ = ["BAD_EVENT", "UNAVAILABLE", "WorkflowEvents"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +32,14 @@ _STATE_OF: Final[Mapping[str, str]] = {
     "workflow.unarchived": "inactive",
     "workflow.deleted": "deleted",
 }
-_HEALTH_AFTER: Final[Mapping[Status, str]] = {"success": "healthy", "error": "degraded", "timeout": "degraded"}
+# Runs of somebody who builds the workflow in n8n's editor; n8n's own telemetry leaves them out as well.
+_TRIAL: Final = "manual"
 _MAX_ID: Final = 255
+
+BAD_EVENT: Final = "bad_event"
+"""The `code` of an answer to an event that makes no sense: sending it again does not help."""
+UNAVAILABLE: Final = "unavailable"
+"""The `code` of an answer when the registry could not take the event now."""
 
 
 class _BadEventError(ElfTelemetryError):
@@ -61,14 +69,17 @@ class WorkflowEvents:
                 (`id`, `status`, `startedAt`, `stoppedAt`, `error`, `nodes`).
 
         Returns:
-            `{"status": "success", "event": …, "action": …, "workflow_id": …}`, or `{"status": "error", "error": …}`
-            for an event that cannot be understood or stored; never raises for either.
+            `{"status": "success", "event": …, "action": …, "workflow_id": …}`, or `{"status": "error", "error": …,
+            "code": …}` for an event that cannot be understood or stored; never raises for either.
         """
         try:
             return await asyncio.to_thread(self._handle, event)
+        except _BadEventError as error:
+            logger.warning("n8n event not taken: %s", error)
+            return {"status": "error", "error": str(error), "code": BAD_EVENT}
         except ElfTelemetryError as error:
             logger.warning("n8n event not taken: %s", error)
-            return {"status": "error", "error": str(error)}
+            return {"status": "error", "error": str(error), "code": UNAVAILABLE}
         except Exception as error:
             logger.exception("n8n event not taken")
             return {"status": "error", "error": f"the event could not be taken: {type(error).__name__}"}
@@ -90,7 +101,9 @@ class WorkflowEvents:
         found = cast("_Payload", workflow)
         workflow_id = _workflow_id(found.get("id"), name)
         answer = handler(name, workflow_id, found, _object(told.get("execution")))
-        return answer if answer["status"] == "error" else {"event": name, "workflow_id": workflow_id, **answer}
+        if answer["status"] == "error":
+            return {**answer, "code": UNAVAILABLE}
+        return {"event": name, "workflow_id": workflow_id, **answer}
 
     def _described(self, _name: str, workflow_id: str, workflow: _Payload, _execution: _Payload) -> _Answer:
         answer = self._register(workflow_id, workflow)
@@ -105,9 +118,11 @@ class WorkflowEvents:
 
     def _moved(self, name: str, workflow_id: str, workflow: _Payload, _execution: _Payload) -> _Answer:
         state = _STATE_OF[name]
-        if not self._set(workflow_id, state):
-            if state == "deleted":
+        if state == "deleted":
+            if not self._set(workflow_id, state):
                 return {"status": "success", "action": "ignored", "reason": "the workflow was never registered"}
+        # What is activated is what runs from now on, so an event that describes it is a description as well.
+        elif isinstance(workflow.get("nodes"), list) or not self._set(workflow_id, state):
             answer = self._register(workflow_id, workflow)
             if answer["status"] == "error":
                 return answer
@@ -115,38 +130,50 @@ class WorkflowEvents:
         return {"status": "success", "action": "state_updated", "state": state}
 
     def _executed(self, name: str, workflow_id: str, workflow: _Payload, execution: _Payload) -> _Answer:
-        outcome = event_outcome(execution)
+        if execution.get("mode") == _TRIAL:
+            return {"status": "success", "action": "ignored", "reason": "a run in n8n's editor"}
+        outcome = ending(execution, workflow)
         if outcome is None:
             return {"status": "success", "action": "ignored", "reason": "the execution has not ended"}
-        health = _HEALTH_AFTER.get(outcome.status)
-        if not self._set(workflow_id, None, health):
+        # A recorded execution brings its activity with its row: counting it here too would count it twice.
+        recorded = _executions_are_events() and self._record({**workflow, "id": workflow_id}, execution)
+
+        def note() -> str | None:
+            return self._registry.record_execution(
+                workflow_id,
+                outcome.status,
+                execution_id=_execution_id(execution.get("id")),
+                ended_at=_moment(execution.get("stoppedAt")),
+                count_activity=not recorded,
+            )
+
+        if note() is None:
             answer = self._described(name, workflow_id, workflow, execution)
             if answer["status"] == "error":
                 return answer
-            self._set(workflow_id, None, health)
-        # A recorded execution brings its activity with its row: counting it here too would count it twice.
-        if not (_executions_are_events() and self._record({**workflow, "id": workflow_id}, execution)):
-            failed = outcome.status in {"error", "timeout"}
-            self._registry.entities.record_activity(workflow_id, ENTITY_TYPE, is_error=failed)
+            note()
         return {"status": "success", "action": "activity_recorded", "execution_status": outcome.status}
 
     def _register(self, workflow_id: str, workflow: _Payload) -> _Answer:
         published = _object(workflow.get("activeVersion"))  # what runs; `nodes` beside it is the draft
         nodes = published.get("nodes", workflow.get("nodes"))
         name, description, version = (workflow.get(word) for word in ("name", "description", "versionId"))
+        timeout = _object(workflow.get("settings")).get("executionTimeout")
+        texts = {"version_id": version, "project_id": workflow.get("projectId")}
+        metadata: dict[str, AttributeValue] = {word: said for word, said in texts.items() if isinstance(said, str)}
+        if isinstance(timeout, int | float) and not isinstance(timeout, bool):
+            metadata["execution_timeout"] = max(timeout, 0)  # 0: none, in place of one it had
         return self._registry.register_workflow(
             workflow_id,
             name if isinstance(name, str) else "",
             description=description if isinstance(description, str) else None,
             tags=_items(workflow.get("tags"), (str, Mapping)),
             nodes=_items(nodes, (Mapping,)),
-            metadata={"version_id": version} if isinstance(version, str) else None,
+            metadata=metadata,
         )
 
-    def _set(self, workflow_id: str, state: str | None, health: str | None = None) -> bool:
-        return self._registry.entities.update_state(
-            workflow_id, ENTITY_TYPE, state, health_status=health, updated_by="n8n"
-        )
+    def _set(self, workflow_id: str, state: str) -> bool:
+        return self._registry.entities.update_state(workflow_id, ENTITY_TYPE, state, updated_by="n8n")
 
 
 def _workflow_id(value: object, event: str) -> str:
@@ -156,6 +183,22 @@ def _workflow_id(value: object, event: str) -> str:
         return value
     message = f"{event} has no usable workflow.id: {bounded(repr(value), 100)}"
     raise _BadEventError(message)
+
+
+def _execution_id(value: object) -> str | None:
+    said = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return said if 0 < len(said) <= _MAX_ID and said.isprintable() else None
+
+
+def _moment(value: object) -> datetime | None:
+    """Return ISO 8601 text or ms since 1970 as a moment, None for anything else."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000, UTC)
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at.replace(tzinfo=at.tzinfo or UTC) if at else None
 
 
 def _state(workflow: _Payload) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elf_automations.errors import ConfigurationError
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.storage.target import Target
 
 _HIGHEST_PORT = 65_535
@@ -48,7 +49,7 @@ class SinkConfiguration:
     """One sink: where rows go, where it listens (None: not at all), and its limits in bytes and seconds.
 
     `connections` is how many threads and database connections a process has; with `shared_ports` other processes
-    may listen on the same ports.
+    may listen on the same ports. `n8n_nodes` says which steps of n8n are rows.
     """
 
     target: Target
@@ -60,6 +61,7 @@ class SinkConfiguration:
     drain_seconds: float = 20.0
     connections: int = 2
     shared_ports: bool = False
+    n8n_nodes: NodeScope = "external"
 
 
 def address(said: str, name: str) -> Address | None:

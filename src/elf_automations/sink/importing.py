@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from elf_automations.model import SpanRecord, map_batch
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.sink.files import FileRequest, requests_of
 from elf_automations.sink.intake import SPANS_TOGETHER
 from elf_automations.storage.contract import Writer
@@ -35,7 +36,8 @@ class Import:
     """Imports files into one database.
 
     `state_folder` remembers how far an unfinished import of a file came; `place` tells databases apart in it.
-    `complain` is told each problem in one line, `progress` how many bytes of the file are done.
+    `complain` is told each problem in one line, `progress` how many bytes of the file are done. `n8n_nodes` says which
+    steps of n8n are rows.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Import:
         limit: int,
         complain: Callable[[str], None],
         progress: Callable[[int], None],
+        n8n_nodes: NodeScope = "external",
     ) -> None:
         self._writer, self._limit, self._complain, self._progress = writer, limit, complain, progress
         self._folder, self._place = state_folder, place
+        self._n8n_nodes: NodeScope = n8n_nodes
         self._earliest: datetime | None = None
         self.result = Imported()
 
@@ -95,7 +99,7 @@ class Import:
     def _store(self, records: Sequence[SpanRecord]) -> None:
         if not records:
             return
-        mapped = map_batch(records)
+        mapped = map_batch(records, self._n8n_nodes)
         result = self._writer.write(mapped.rows, mapped.entities, retry=True)
         self.result.stored += result.stored
         self.result.duplicate += result.duplicate + mapped.repeated

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from elf_automations.errors import ElfTelemetryError
-from elf_automations.model import SpanRecord, map_batch
+from elf_automations.model import MappedBatch, SpanRecord, map_batch
 from elf_automations.model.from_otlp import OtlpSpans
+from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.sink.accounts import Accounts
 from elf_automations.sink.failures import BusyError, ClosedError
 from elf_automations.storage.contract import Writer
@@ -52,11 +53,19 @@ class _Decoded:
     refused: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class _Batch:
+    decoded: Sequence[_Decoded]
+    mapped: MappedBatch
+    began: float
+
+
 class Intake:
     """Decodes, maps and stores requests on threads of its own, one writer each.
 
     `open_writer` makes a thread's writer; `waiting_bytes` is how much may wait undecoded before requests are sent
-    away; `threads` share the work: while one waits for the database, another maps.
+    away. Of the `threads` one at a time decodes and maps, for a process cannot do more at once; meanwhile the others
+    wait for the database. `n8n_nodes` says which steps of n8n are rows.
     """
 
     def __init__(
@@ -66,20 +75,24 @@ class Intake:
         *,
         waiting_bytes: int,
         threads: int = 2,
+        n8n_nodes: NodeScope = "external",
     ) -> None:
         self._open_writer = open_writer
         self._accounts = accounts
+        self._n8n_nodes: NodeScope = n8n_nodes
         self._waiting_limit = waiting_bytes
         self._requests: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._work = threading.Condition()
+        self._mapping = threading.Lock()
         self._closed = False
         self._settling = Settling()
+        self._settles = threading.Lock()
+        self._at_work = threads
         self.failing: str | None = None
         """Why the last batch could not be stored; None when it was."""
         self._threads = [
-            threading.Thread(target=self._run, args=(number == 0,), name=f"elf-sink-{number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(target=self._run, name=f"elf-sink-{number}", daemon=True) for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -103,7 +116,10 @@ class Intake:
         return done
 
     def close(self, seconds: float) -> bool:
-        """Take nothing more, store what waits, settle, and let go of the database; return whether that was in time."""
+        """Take nothing more, store what waits, settle all of it, and let go of the database.
+
+        Return whether what waited was stored in time. Settling that is cut short is made up for by whoever is next.
+        """
         ends = time.monotonic() + seconds
         with self._work:
             self._closed = True
@@ -113,21 +129,28 @@ class Intake:
         late = [request for request in self._requests if request.done.set_running_or_notify_cancel()]
         for request in late:
             request.done.set_exception(ClosedError("the sink stopped before the spans were stored"))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not late and not self._at_work
 
-    def _run(self, settles: bool) -> None:
-        """Work until closed; one thread settles what all of them stored."""
+    def _run(self) -> None:
+        """Work until closed; the last to end settles what all of them stored."""
         writer = self._open_writer()
         while True:
-            request = self._take(_IDLE_SECONDS)
-            if request is not None:
-                self._serve(request, writer)
-            elif self._closed:
+            with self._mapping:
+                batch = self._next()
+            if batch is not None:
+                self._serve(batch, writer)
+            elif self._closed and not self._requests:
                 break
-            if settles and self._settling.due:
-                self._settle(writer)
-        if settles and self._settling.pending:
-            self._settle(writer)
+            if self._settling.due and self._settles.acquire(blocking=False):
+                try:
+                    self._settle(writer)
+                finally:
+                    self._settles.release()
+        with self._work:
+            self._at_work -= 1
+            last = not self._at_work
+        if last and self._settling.pending:
+            self._settle(writer, wait=True)
         writer.close()
 
     def _take(self, seconds: float) -> _Request | None:
@@ -142,30 +165,43 @@ class Intake:
             self._accounts.waiting(len(self._requests))
             return request
 
-    def _serve(self, first: _Request, writer: Writer) -> None:
-        """Store a request together with what else waits, up to a batch's worth."""
+    def _next(self) -> _Batch | None:
+        """Return what waits, up to a batch's worth, mapped; None when nothing does."""
+        request = self._take(_IDLE_SECONDS)
+        if request is None:
+            return None
         decoded: list[_Decoded] = []
         spans = 0
-        request: _Request | None = first
         while request is not None:
             made = _decoded(request)
             if made is not None:
                 decoded.append(made)
                 spans += len(made.records)
             request = self._take(0) if spans < SPANS_TOGETHER else None
-        try:
-            self._store(decoded, writer)
-        except Exception as error:
-            if not isinstance(error, ElfTelemetryError):
-                logger.exception("a batch could not be stored")
-            self.failing = str(error)
-            self._accounts.failed(sum(len(one.records) for one in decoded), error)
-            for one in decoded:
-                one.done.set_exception(error)
-
-    def _store(self, decoded: Sequence[_Decoded], writer: Writer) -> None:
         began = time.monotonic()
-        mapped = map_batch([record for one in decoded for record in one.records])
+        try:
+            mapped = map_batch([record for one in decoded for record in one.records], self._n8n_nodes)
+        except Exception as error:
+            self._failed(decoded, error)
+            return None
+        return _Batch(decoded, mapped, began)
+
+    def _serve(self, batch: _Batch, writer: Writer) -> None:
+        try:
+            self._store(batch, writer)
+        except Exception as error:
+            self._failed(batch.decoded, error)
+
+    def _failed(self, decoded: Sequence[_Decoded], error: Exception) -> None:
+        if not isinstance(error, ElfTelemetryError):
+            logger.error("a batch could not be stored", exc_info=error)
+        self.failing = str(error)
+        self._accounts.failed(sum(len(one.records) for one in decoded), error)
+        for one in decoded:
+            one.done.set_exception(error)
+
+    def _store(self, batch: _Batch, writer: Writer) -> None:
+        decoded, mapped = batch.decoded, batch.mapped
         lost: dict[_SpanKey, str] = {
             (fault.span.trace_id.hex(), fault.span.span_id.hex()): f"span {fault.span.name!r} cannot be mapped: "
             f"{type(fault.error).__name__}"
@@ -179,7 +215,7 @@ class Intake:
             for line in result.rejected_entities:
                 logger.error("a registry entry was refused: %s", line)
             self.failing = None
-            self._accounts.stored(mapped, result, time.monotonic() - began)
+            self._accounts.stored(mapped, result, time.monotonic() - batch.began)
         else:
             self._accounts.ignored(mapped.ignored)
         for one in decoded:
@@ -187,9 +223,9 @@ class Intake:
             self._accounts.refused(len(one.refused))
             one.done.set_result(Receipt(len(one.records) + len(one.refused), (*one.refused, *own)))
 
-    def _settle(self, writer: Writer) -> None:
+    def _settle(self, writer: Writer, *, wait: bool = False) -> None:
         try:
-            self._settling.run(writer)
+            self._settling.run(writer, wait=wait)
         except ElfTelemetryError as error:
             logger.debug("rows were not settled now: %s", error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -31,6 +32,9 @@ _IDLE_SECONDS: Final = 75
 # Twice the largest body may wait for the database: one being stored, one behind it.
 _WAITING_BODIES: Final = 2
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+# Spans come and go by the thousand and hold no cycles: the collector finds nothing, and looks less often.
+_COLLECT_AFTER: Final = (50_000, 20, 50)
 
 Listening = Callable[[Address | None, Address | None], None]
 
@@ -72,6 +76,7 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
         accounts,
         waiting_bytes=_WAITING_BODIES * configuration.max_bytes,
         threads=configuration.connections,
+        n8n_nodes=configuration.n8n_nodes,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -85,6 +90,8 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
             grpc_server, grpc_at = await _grpc(rpc, configuration.grpc, configuration)
         if configuration.http:
             http, http_at = await _http(receiver, configuration.http, configuration)
+        gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
         if listening:
             listening(http_at, grpc_at)
         await stop.wait()

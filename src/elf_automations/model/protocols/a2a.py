@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from elf_automations.conventions import a2a_draft, elf, otel
-from elf_automations.model.call import Call, Details, Outcome, Side, elapsed_ms, stated
+from elf_automations.model.call import (
+    Call,
+    Details,
+    Outcome,
+    Side,
+    elapsed_ms,
+    stated_details,
+    stated_duration,
+    stated_outcome,
+    stated_side,
+    stated_size,
+    stated_source,
+    stated_target,
+)
 from elf_automations.model.entity import Entity, EntityRef, identify
+from elf_automations.model.immutable import changed
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
 from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord
@@ -95,24 +108,33 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     method = method_name(said)
     operation = OPERATIONS.get(method) or _WORD.sub("_", method).strip("_").lower()
     state = task_state(span.text(*_STATE_NAMES))
-    side: Side = _SIDES.get(span.kind, "internal")
-    call = Call(
+    observed: Side = _SIDES.get(span.kind, "internal")
+    side = stated_side(span, observed)
+    target, _ = stated_target(span, lambda: _target(span, observed))
+    received = observed == "server"
+    return Call(
         span=span,
         protocol="a2a",
-        operation=operation,
+        operation=span.text(elf.ELF_OPERATION) or operation,
         side=side,
-        source=EntityRef(UNKNOWN, "service") if side == "server" else identify(span.resource.attributes),
-        target=_target(span, side),
-        outcome=_outcome(span, operation, state),
-        duration_ms=elapsed_ms(span),
-        details=Details(
-            tokens_used=_tokens(span),
-            message_type=_message_type(span, operation, side),
-            metadata=_metadata(span, state, method),
+        source=stated_source(
+            span, lambda: EntityRef(UNKNOWN, "service") if received else identify(span.resource.attributes)
+        ),
+        target=target,
+        outcome=stated_outcome(span, lambda: _outcome(span, operation, state)),
+        duration_ms=stated_duration(span, elapsed_ms(span)),
+        details=stated_details(
+            span,
+            Details(
+                payload_size_bytes=stated_size(span),
+                tokens_used=_tokens(span),
+                message_type=_message_type(span, operation, observed),
+                metadata=_metadata(span, state, method),
+            ),
         ),
         key=_key(span, operation),
+        entities=_team(span, target) if side != "manual" else (),
     )
-    return _with_team(stated(call))
 
 
 def method_name(said: str) -> str:
@@ -133,7 +155,7 @@ def _outcome(span: SpanRecord, operation: str, state: str | None) -> Outcome:
     seen = span_outcome(span)
     if seen.status == "timeout" and _TASK_NOT_FOUND in {seen.error_code, span.text(otel.ERROR_TYPE)}:
         # -32001 is a timeout in MCP; in A2A it is TaskNotFound.
-        seen = replace(seen, status="error")
+        seen = changed(seen, status="error")
     if operation not in TASK_RUNS or seen.status in {"timeout", "cancelled"}:
         return seen
     if state == CANCELLED_STATE:
@@ -185,19 +207,18 @@ def _metadata(span: SpanRecord, state: str | None, method: str) -> dict[str, Att
     return kept
 
 
-def _with_team(call: Call) -> Call:
-    """Add the team as a registry entity when its Agent Card named it, not when a caller only asked for it."""
-    span = call.span
-    if call.side == "manual" or call.target.type != "team" or span.text(otel.GEN_AI_AGENT_NAME) is None:
-        return call
+def _team(span: SpanRecord, target: EntityRef) -> tuple[Entity, ...]:
+    """Return the team as a registry entity when its Agent Card named it, not when a caller only asked for it."""
+    if target.type != "team" or span.text(otel.GEN_AI_AGENT_NAME) is None:
+        return ()
     description = span.text(otel.GEN_AI_AGENT_DESCRIPTION)
     team = Entity(
-        entity_id=call.target.id,
+        entity_id=target.id,
         entity_type="team",
-        entity_name=call.target.id,
+        entity_name=target.id,
         endpoint_url=span.text(elf.ELF_TARGET_ENDPOINT),
         version=span.text(otel.GEN_AI_AGENT_VERSION),
         capabilities=span.texts(elf.ELF_TARGET_CAPABILITIES) or (),
         metadata={"description": description} if description else {},
     )
-    return replace(call, entities=(team,))
+    return (team,)

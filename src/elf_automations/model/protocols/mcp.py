@@ -6,13 +6,26 @@ Source of the names: the GenAI MCP semantic convention, and for each library the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 from elf_automations.conventions import elf, otel
-from elf_automations.model.call import Call, Details, Outcome, Side, elapsed_ms, stated
+from elf_automations.model.call import (
+    Call,
+    Details,
+    Outcome,
+    Side,
+    elapsed_ms,
+    stated_details,
+    stated_duration,
+    stated_outcome,
+    stated_side,
+    stated_size,
+    stated_source,
+    stated_target,
+)
 from elf_automations.model.cost import estimated_cost, tokens_used
 from elf_automations.model.entity import Entity, EntityRef, identify
+from elf_automations.model.immutable import record
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
 from elf_automations.model.protocols.mcp_dialects import CONVENTION, DIALECTS, Dialect
@@ -42,6 +55,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
 }
 CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
 _HTTP_REFUSED: Final = 400
+_NOTHING_READ: Final = Request()
 _KEPT: Final[Mapping[str, str]] = {
     otel.MCP_PROTOCOL_VERSION: "protocol_version",
     otel.NETWORK_TRANSPORT: "transport",
@@ -63,35 +77,43 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
         return _INTERNAL if dialect.closed else None
     if is_chatter(said.method) or span.attributes.get(elf.ELF_IMPLICIT) is True or _is_orphan(span, said, dialect):
         return _CHATTER
-    request = read_request(span.attributes.get(dialect.request)) if dialect.request else Request()
+    request = read_request(span.attributes.get(dialect.request)) if dialect.request else _NOTHING_READ
     called = said.called or request.name
     tool = (span.text(*dialect.tools) or called) if said.method == "tools/call" else None
     prompt = (span.text(*dialect.prompts) or called) if said.method == "prompts/get" else None
     uri = span.text(otel.MCP_RESOURCE_URI) or request.uri
     server = span.text(*dialect.servers) if dialect.servers else None
-    call = Call(
+    side = stated_side(span, said.side)
+    target, named = stated_target(span, lambda: EntityRef(server, "mcp") if server else _target(span, said.side))
+    tokens, size = tokens_used(span), stated_size(span)
+    relayed = _is_relayed(span, said, dialect)
+    return Call(
         span=span,
         protocol="mcp",
-        operation=OPERATIONS.get(said.method, said.method.replace("/", "_")),
-        side=said.side,
-        source=_source(span, said.side, dialect),
-        target=EntityRef(server, "mcp") if server else _target(span, said.side),
+        operation=span.text(elf.ELF_OPERATION) or OPERATIONS.get(said.method) or said.method.replace("/", "_"),
+        side=side,
+        source=stated_source(span, lambda: _source(span, said.side, dialect)),
+        target=target,
         # A gateway that names no server answered for several, by itself.
-        target_named=server is not None or (said.side == "client" and span.kind is SpanKind.SERVER),
-        outcome=_outcome(span, dialect),
-        duration_ms=elapsed_ms(span),
-        details=Details(
-            tool_name=tool,
-            payload_size_bytes=request.size_bytes,
-            tokens_used=tokens_used(span),
-            estimated_cost=estimated_cost(span),
-            metadata=_metadata(span, dialect, prompt, uri),
+        target_named=named or server is not None or (said.side == "client" and span.kind is SpanKind.SERVER),
+        outcome=stated_outcome(span, lambda: _outcome(span, dialect)),
+        duration_ms=stated_duration(span, elapsed_ms(span)),
+        details=stated_details(
+            span,
+            Details(
+                tool_name=tool,
+                payload_size_bytes=request.size_bytes if size is None else size,
+                tokens_used=tokens,
+                estimated_cost=estimated_cost(span, tokens),
+                metadata=_metadata(span, dialect, prompt, uri) | ({"relayed": True} if relayed else {}),
+            ),
         ),
         key=tool or prompt or uri or "",
-        relayed=_is_relayed(span, said, dialect),
+        # The server is a registry entity when the span names it, not when it is only guessed.
+        entities=(_server(span, target.id),) if (named or server) and side != "manual" else (),
+        relayed=relayed,
         unasked=dialect.checks and said.method == "tools/list" and span.text(elf.ELF_OUTCOME) is None,
     )
-    return _with_server(stated(call), server)
 
 
 def is_chatter(method: str) -> bool:
@@ -99,7 +121,7 @@ def is_chatter(method: str) -> bool:
     return method in CHATTER or method.startswith("notifications/")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Said:
     method: str
     side: Side
@@ -129,8 +151,8 @@ def _read(span: SpanRecord, dialect: Dialect) -> _Said | None:
 
 def _is_orphan(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
     """Return whether this is a server span without a caller; ours knows better, and says so by an outcome."""
-    alone = span.caller_span_id is None and span.text(elf.ELF_OUTCOME) is None
-    return alone and said.side == "server" and said.method in dialect.orphans
+    may_be = said.side == "server" and said.method in dialect.orphans
+    return may_be and span.caller_span_id is None and span.text(elf.ELF_OUTCOME) is None
 
 
 def _is_relayed(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
@@ -173,11 +195,10 @@ def _outcome(span: SpanRecord, dialect: Dialect) -> Outcome:
 
 
 def _metadata(span: SpanRecord, dialect: Dialect, prompt: str | None, uri: str | None) -> dict[str, AttributeValue]:
-    kept: dict[str, AttributeValue] = {
-        label: span.attributes[name]
-        for name, label in (*_KEPT.items(), *dialect.kept.items())
-        if name in span.attributes
-    }
+    attributes = span.attributes
+    kept: dict[str, AttributeValue] = {label: attributes[name] for name, label in _KEPT.items() if name in attributes}
+    if dialect.kept:
+        kept |= {label: attributes[name] for name, label in dialect.kept.items() if name in attributes}
     if prompt:
         kept["prompt"] = prompt
     if uri:
@@ -185,16 +206,11 @@ def _metadata(span: SpanRecord, dialect: Dialect, prompt: str | None, uri: str |
     return kept
 
 
-def _with_server(call: Call, named: str | None) -> Call:
-    """Add the server as a registry entity when the span names it, not when it is only guessed."""
-    span = call.span
-    if call.side == "manual" or (named is None and span.text(elf.ELF_TARGET_ID) is None):
-        return call
-    server = Entity(
-        entity_id=call.target.id,
+def _server(span: SpanRecord, name: str) -> Entity:
+    return Entity(
+        entity_id=name,
         entity_type="mcp_server",
-        entity_name=call.target.id,
+        entity_name=name,
         endpoint_url=span.text(elf.ELF_TARGET_ENDPOINT),
         capabilities=span.texts(elf.ELF_TARGET_CAPABILITIES) or (),
     )
-    return replace(call, entities=(server,))

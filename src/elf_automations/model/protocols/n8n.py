@@ -1,8 +1,8 @@
 """n8n spans: its native export (scope `n8n-workflow`), ours from its events, and `telemetry_client.record_n8n`.
 
-`workflow.execute` is one counted `workflow_execution`; of the nodes those that reach outside n8n are a
-`workflow_step`. n8n's attributes are read before the status code, which says OK for a cancelled execution.
-Source: OpenTelemetry export of n8n 2.41.1.
+`workflow.execute` is one `workflow_execution`, which counts once it has ended; each `node.execute` is a
+`workflow_step`, of which `n8n_links` keeps those that are wanted, and knows whose they are. n8n's attributes are
+read before the status code, which says OK for a cancelled execution. Source: OpenTelemetry export of n8n 2.41.1.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Final
 
 from elf_automations.conventions import elf, n8n
 from elf_automations.model.call import Call, Details, Outcome, Side, Status, elapsed_ms, stated
+from elf_automations.model.caller_state import caller_of
 from elf_automations.model.entity import Entity, EntityRef, identify
-from elf_automations.model.n8n_nodes import reaches_outside, short_type
+from elf_automations.model.n8n_nodes import node_kind, short_type
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
 from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord
@@ -35,7 +36,9 @@ TERMINAL: Final[Mapping[str, Status]] = {
     "cancelled": "cancelled",
 }
 _UNFINISHED: Final = frozenset({"waiting", "running", "new"})
-_CUT_OFF: Final = "workflow_cancelled"
+CUT_OFF: Final = "workflow_cancelled"
+# Started by another execution, whose trace state they inherit.
+_WITHIN: Final = frozenset({"integrated", "error"})
 _NOISE: Final = Noise("n8n")
 _SIDES: Final[Mapping[SpanKind, Side]] = {SpanKind.CLIENT: "client", SpanKind.SERVER: "server"}
 _KEPT: Final[Mapping[str, str]] = {
@@ -45,11 +48,13 @@ _KEPT: Final[Mapping[str, str]] = {
     n8n.N8N_PROJECT_ID: "project_id",
     n8n.N8N_NODE_ID: "node_id",
     n8n.N8N_NODE_TYPE: "node_type",
+    n8n.N8N_NODE_TERMINATION_REASON: "termination_reason",
+    elf.ELF_N8N_SOFT_ERROR: "soft_error",
 }
 
 
 def recognise(span: SpanRecord) -> Call | Noise | None:
-    """Return the n8n call of `span`; `Noise` for nodes that stay inside n8n and executions that only pause."""
+    """Return the n8n call of `span`: an execution or a step of one; `Noise` for what n8n does besides."""
     if span.text(elf.ELF_PROTOCOL) != "n8n" and span.scope_name != NATIVE_SCOPE:
         return None
     if span.name == NODE_SPAN:
@@ -59,16 +64,19 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     return _said_by_hand(span) if span.text(elf.ELF_PROTOCOL) == "n8n" else _NOISE
 
 
-def _execution(span: SpanRecord) -> Call | Noise:
-    if span.text(n8n.N8N_EXECUTION_STATUS) in _UNFINISHED:
-        return _NOISE
+def _execution(span: SpanRecord) -> Call:
     workflow_id = span.text(elf.ELF_WORKFLOW_ID, n8n.N8N_WORKFLOW_ID)
+    status = span.text(n8n.N8N_EXECUTION_STATUS)
     call = _call(
         span,
         operation=EXECUTION,
+        source=_started_by(span),
         target=EntityRef(workflow_id or UNKNOWN_TARGET, "workflow"),
-        outcome=_execution_outcome(span),
+        outcome=_execution_outcome(span, status),
+        more={"execution_status": status} if status in _UNFINISHED else {},
     )
+    # A run that pauses is no end: it is kept for the nodes that ran in it, and counts when it has resumed and ended.
+    call = replace(call, counts=status not in _UNFINISHED)
     if workflow_id is None or call.side == "manual":
         return call
     workflow = Entity(
@@ -80,19 +88,31 @@ def _execution(span: SpanRecord) -> Call | Noise:
     return replace(call, entities=(workflow,))
 
 
-def _step(span: SpanRecord) -> Call | Noise:
+def _started_by(span: SpanRecord) -> EntityRef | None:
+    """Return who asked for an execution, as the trace state says; None when it does not, or says it of another."""
+    if span.text(n8n.N8N_EXECUTION_MODE) in _WITHIN:
+        return None
+    return caller_of(span.trace_state)
+
+
+def _step(span: SpanRecord) -> Call:
     node_type = span.text(n8n.N8N_NODE_TYPE)
-    if node_type is not None and not reaches_outside(node_type):
-        return _NOISE
     workflow_id = span.text(elf.ELF_WORKFLOW_ID, n8n.N8N_WORKFLOW_ID)
-    return _call(
+    kind = node_kind(node_type) if node_type else "outside"
+    if kind == "outside":
+        target = EntityRef(short_type(node_type) if node_type else UNKNOWN_TARGET, "external")
+    else:
+        target = identify(span.resource.attributes)
+    call = _call(
         span,
         operation=STEP,
         source=EntityRef(workflow_id, "workflow") if workflow_id else None,
-        target=EntityRef(short_type(node_type) if node_type else UNKNOWN_TARGET, "external"),
+        target=target,
         outcome=_step_outcome(span),
         node=span.text(n8n.N8N_NODE_NAME),
     )
+    # A trigger receives what the execution is counted for; a sub-workflow's own execution is the call.
+    return replace(call, counts=kind in {"outside", "inside"})
 
 
 def _said_by_hand(span: SpanRecord) -> Call:
@@ -118,6 +138,7 @@ def _call(
     outcome: Outcome,
     source: EntityRef | None = None,
     node: str | None = None,
+    more: Mapping[str, AttributeValue] | None = None,
 ) -> Call:
     workflow_id = span.text(elf.ELF_WORKFLOW_ID, n8n.N8N_WORKFLOW_ID)
     call = Call(
@@ -133,32 +154,35 @@ def _call(
             workflow_id=workflow_id,
             workflow_name=span.text(n8n.N8N_WORKFLOW_NAME),
             workflow_node=node,
-            metadata=_metadata(span),
+            metadata={**_metadata(span), **(more or {})},
         ),
         key=node or workflow_id or "",
     )
     return stated(call)
 
 
-def _execution_outcome(span: SpanRecord) -> Outcome:
-    status = TERMINAL.get(span.text(n8n.N8N_EXECUTION_STATUS) or "")
-    if status == "success":
+def _execution_outcome(span: SpanRecord, said: str | None) -> Outcome:
+    status = TERMINAL.get(said or "")
+    if status == "success" or said in _UNFINISHED:
         return Outcome("success")
     seen = span_outcome(span)
-    if status is None:
+    if status is None or (status == "error" and seen.status == "timeout"):
         return seen
     code = span.text(n8n.N8N_EXECUTION_ERROR_TYPE) or seen.error_code
     return Outcome(status, seen.error_message, code if status == "error" else None)
 
 
 def _step_outcome(span: SpanRecord) -> Outcome:
-    if span.text(n8n.N8N_NODE_TERMINATION_REASON) == _CUT_OFF:
-        return Outcome("cancelled", "the execution was cancelled while this node ran")
+    if span.text(n8n.N8N_NODE_TERMINATION_REASON) == CUT_OFF:
+        return Outcome("cancelled", "the execution ended while this node ran")
     return span_outcome(span)
 
 
 def _metadata(span: SpanRecord) -> dict[str, AttributeValue]:
     kept = {label: span.attributes[name] for name, label in _KEPT.items() if name in span.attributes}
+    # A retry is linked to another trace.
+    if span.name == EXECUTION_SPAN and any(link.trace_id == span.trace_id for link in span.links):
+        kept["resumed"] = True
     instance = span.resource.attributes.get(n8n.N8N_INSTANCE_ID)
     if instance is not None:
         kept["instance_id"] = instance
