@@ -41,6 +41,7 @@ class AsyncUnifiedRegistry:
     heartbeat = _awaited(UnifiedRegistry.heartbeat)
     deregister = _awaited(UnifiedRegistry.deregister)
     record_activity = _awaited(UnifiedRegistry.record_activity)
+    record_workflow_execution = _awaited(UnifiedRegistry.record_workflow_execution)
     observe = _awaited(UnifiedRegistry.observe)
     get = _awaited(UnifiedRegistry.get)
     list = _awaited(UnifiedRegistry.list)
