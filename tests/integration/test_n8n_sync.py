@@ -22,7 +22,13 @@ from n8n_captures import document
 from sink_process import sink
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "n8n"
-START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=8)
+BEGUN: dict[str, datetime] = {}
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let executions have begun shortly before their test, however long the tests before it took."""
+    monkeypatch.setitem(BEGUN, "first", datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=8))
 
 
 def workflow(workflow_id: str, **more: Any) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def workflow(workflow_id: str, **more: Any) -> dict[str, Any]:
 def execution(number: int, status: str = "success", **more: Any) -> dict[str, Any]:
     """An execution as the captured one: it has a webhook, an HTTP call and two nodes that stay inside."""
     told = document("success")
-    start = START + timedelta(seconds=number)
+    start = BEGUN["first"] + timedelta(seconds=number)
     runs = told["data"]["resultData"]["runData"]
     for index, each in enumerate(runs.values()):
         each[0]["startTime"] = int(start.timestamp() * 1000) + 10 * index

@@ -43,7 +43,9 @@ def writer_only(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     role = sql.Identifier(f"elf_writer_{uuid.uuid4().hex[:8]}")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
-        for function in ("register_entity", "update_entity_state", "record_entity_activity"):
+        for function in (
+            "register_entity", "update_entity_state", "record_entity_activity", "record_workflow_execution",
+        ):  # fmt: skip
             connection.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.Identifier(function), role))
         with postgrest_server.serving(database_url, keys={"sb_publishable_1": role.as_string().strip('"')}) as api:
             monkeypatch.setenv("SUPABASE_URL", api.url)
@@ -169,7 +171,7 @@ async def test_a_key_that_may_only_write_is_enough_to_keep_workflows_current(
         row = connection.execute(
             "SELECT entity_name, current_state, health_status, activity_count, error_count FROM unified_registry"
         ).fetchall()
-    assert row == [("Intake", "inactive", "degraded", 1, 1)]
+    assert row == [("Intake", "inactive", "unknown", 1, 1)]
     with pytest.raises(StorageRefusedError, match="SUPABASE_SERVICE_KEY"):
         workflows.list_workflows()
     workflows.close()
