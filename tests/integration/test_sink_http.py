@@ -178,7 +178,9 @@ def test_a_client_that_never_ends_its_request_head_is_sent_away(served: Sink) ->
 
 @pytest.fixture(scope="module")
 def guarded(module_database_url: str) -> Iterator[Sink]:
-    with sink(module_database_url, "--grpc", "off", environment={"ELF_SINK_TOKEN": "fake-token-for-tests"}) as running:
+    with sink(
+        module_database_url, "--grpc", "off", environment={"ELF_SINK_TOKEN": "fake-token-for-tests fake-next"}
+    ) as running:
         yield running
 
 
@@ -190,9 +192,11 @@ def guarded(module_database_url: str) -> Iterator[Sink]:
         ("Basic fake-token-for-tests", 401),
         ("Bearer fake-token-for-tests", 200),
         ("bearer fake-token-for-tests", 200),
+        ("Bearer fake-next", 200),
+        ("Bearer fake-token-for-tests fake-next", 401),
     ],
 )
-def test_a_token_is_asked_for(guarded: Sink, authorization: str | None, status: int) -> None:
+def test_a_token_is_asked_for_one_of_those_that_hold(guarded: Sink, authorization: str | None, status: int) -> None:
     headers: dict[str, Any] = {"authorization": authorization} if authorization else {}
     answer = httpx.post(guarded.traces, content=_body(), headers=_PROTOBUF | headers)
     assert answer.status_code == status
