@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import queue
-import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from elf_automations.cli.ending import told_to_end
 from elf_automations.cli.tables import Json, as_json
 from elf_automations.cli.target import DatabaseUrl, postgres_url
 from elf_automations.errors import StorageUnavailableError
@@ -32,7 +31,7 @@ def maintain(
     if every is None:
         _show(_pass(url), json=json)
         return
-    ends = _ends()
+    ends = told_to_end()
     while True:
         try:
             _show(_pass(url), json=json)
@@ -58,17 +57,3 @@ def _show(done: Mapping[str, Any], *, json: bool) -> None:
         did = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in done.items() if value)
         typer.echo(f"{at.astimezone():%Y-%m-%d %H:%M:%S}  {did or 'nothing to do'}")
     sys.stdout.flush()
-
-
-def _ends() -> queue.SimpleQueue[None]:
-    """Return a queue that gets an item on SIGTERM or Ctrl-C: a pass under way is finished, a second signal kills."""
-    # Of all that wakes a waiting thread, only this may be used in a signal handler.
-    ends: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        ends.put(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    return ends

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import queue
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.status import Status
 
+from elf_automations.cli.ending import told_to_end
 from elf_automations.cli.tables import Json, as_json
 from elf_automations.cli.target import DatabaseUrl, postgres_url
 from elf_automations.errors import ConfigurationError, StorageUnavailableError
@@ -155,7 +154,7 @@ class _Work:
 
     def for_good(self, every: float) -> int:
         """Make one pass after the other until SIGTERM or Ctrl-C; what is away is waited for."""
-        ends = _ends()
+        ends = told_to_end()
 
         def pause(seconds: float) -> None:
             try:
@@ -241,16 +240,3 @@ def _moment(since: str) -> int:
             f"--since {since!r} is no time: write 90m, 12h, 7d, 2026-11-01 or 2026-11-01T08:00:00Z"
         )
     return found
-
-
-def _ends() -> queue.SimpleQueue[None]:
-    """Return a queue that gets an item on SIGTERM or Ctrl-C: a page under way is finished, a second signal kills."""
-    ends: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        ends.put(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    return ends

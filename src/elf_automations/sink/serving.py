@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import signal
-import socket
 import ssl
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -24,6 +22,7 @@ from elf_automations.sink.configuration import Address, SinkConfiguration, Tls
 from elf_automations.sink.grpc_receiver import GrpcReceiver
 from elf_automations.sink.http_protocol import TimedProtocol
 from elf_automations.sink.http_receiver import HttpReceiver
+from elf_automations.sink.http_server import HttpServer, bound
 from elf_automations.sink.intake import Intake
 from elf_automations.storage.opening import open_writer
 
@@ -37,27 +36,6 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _COLLECT_AFTER: Final = (50_000, 20, 50)
 
 Listening = Callable[[Address | None, Address | None], None]
-
-
-def bound(where: Address, *, shared: bool) -> socket.socket:
-    """Return a socket bound to an address, which the other processes of a sink may bind as well when it is `shared`.
-
-    Raises ConfigurationError when it cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        made.bind((where.host, where.port))
-    except OSError as error:
-        made.close()
-        raise ConfigurationError(
-            f"cannot listen on {where}: {error.strerror or error}; choose another --http/--grpc"
-        ) from None
-    made.set_inheritable(True)
-    return made
 
 
 def serve(configuration: SinkConfiguration, listening: Listening | None = None) -> bool:
@@ -108,38 +86,7 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
     return in_time
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn's server, started and stopped by us: signals are not its affair."""
-
-    ended: asyncio.Task[None]
-
-    def __init__(self, configuration: uvicorn.Config) -> None:
-        super().__init__(configuration)
-        self._accepts = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave the signals alone."""
-        yield
-
-    async def start(self, at: socket.socket) -> None:
-        """Serve in the background; return once connections are accepted."""
-        self.ended = asyncio.create_task(self.serve([at]))
-        await self._accepts.wait()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say when connections are accepted."""
-        await super().startup(sockets)
-        self._accepts.set()
-
-    def stop(self) -> None:
-        """Accept nothing more and end when the requests under way have their answers."""
-        self.should_exit = True
-
-
-async def _http(
-    receiver: HttpReceiver, where: Address, configuration: SinkConfiguration
-) -> tuple[_HttpServer, Address]:
+async def _http(receiver: HttpReceiver, where: Address, configuration: SinkConfiguration) -> tuple[HttpServer, Address]:
     at = bound(where, shared=configuration.shared_ports)
     tls = configuration.tls
     options: dict[str, Any] = {}
@@ -165,7 +112,7 @@ async def _http(
     except (OSError, ssl.SSLError) as error:
         at.close()
         raise _bad_tls(error) from None
-    server = _HttpServer(settings)
+    server = HttpServer(settings)
     await server.start(at)
     return server, Address(where.host, at.getsockname()[1])
 

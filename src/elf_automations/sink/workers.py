@@ -19,7 +19,8 @@ from typing import Final
 
 from elf_automations.sink.accounts import MULTIPROCESS_FOLDER
 from elf_automations.sink.configuration import SinkConfiguration
-from elf_automations.sink.serving import Listening, bound, serve
+from elf_automations.sink.http_server import bound
+from elf_automations.sink.serving import Listening, serve
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,63 @@
+"""A server of HTTP that its program starts and stops: uvicorn without its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+
+from elf_automations.errors import ConfigurationError
+from elf_automations.sink.configuration import Address
+
+
+def bound(where: Address, *, shared: bool = False, mend: str = "--http/--grpc") -> socket.socket:
+    """Return a socket bound to an address, which the other processes of a sink may bind as well when it is `shared`.
+
+    Raises ConfigurationError when it cannot be had; `mend` names the options that give another.
+    """
+    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind((where.host, where.port))
+    except OSError as error:
+        made.close()
+        raise ConfigurationError(
+            f"cannot listen on {where}: {error.strerror or error}; choose another {mend}"
+        ) from None
+    made.set_inheritable(True)
+    return made
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server, started and stopped by us: signals are not its affair."""
+
+    ended: asyncio.Task[None]
+
+    def __init__(self, configuration: uvicorn.Config) -> None:
+        super().__init__(configuration)
+        self._accepts = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def start(self, at: socket.socket) -> None:
+        """Serve in the background; return once connections are accepted."""
+        self.ended = asyncio.create_task(self.serve([at]))
+        await self._accepts.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when connections are accepted."""
+        await super().startup(sockets)
+        self._accepts.set()
+
+    def stop(self) -> None:
+        """Accept nothing more and end when the requests under way have their answers."""
+        self.should_exit = True
