@@ -8,12 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-import uvicorn
-
 from elf_automations.n8n.webhook import EventReceiver
 from elf_automations.sink.configuration import Address
-from elf_automations.sink.http_protocol import TimedProtocol
-from elf_automations.sink.http_server import HttpServer, bound
+from elf_automations.sink.http_server import HttpServer, bound, http_settings
 
 __all__ = ["serve"]
 
@@ -37,17 +34,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    configuration = uvicorn.Config(
-        receiver.app,
-        http=TimedProtocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    server = HttpServer(configuration)
+    server = HttpServer(http_settings(receiver.app, drain_seconds=_DRAIN_SECONDS))
     await server.start(at)
     listening(Address(where.host, at.getsockname()[1]))
     await stop.wait()

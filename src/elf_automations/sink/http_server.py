@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from typing import Any
 
 import uvicorn
 
 from elf_automations.errors import ConfigurationError
 from elf_automations.sink.configuration import Address
+from elf_automations.sink.http_protocol import TimedProtocol
 
 
 def bound(where: Address, *, shared: bool = False, mend: str = "--http/--grpc") -> socket.socket:
@@ -32,6 +34,21 @@ def bound(where: Address, *, shared: bool = False, mend: str = "--http/--grpc") 
         ) from None
     made.set_inheritable(True)
     return made
+
+
+def http_settings(app: Any, *, drain_seconds: int, **options: Any) -> uvicorn.Config:
+    """Return how `app` is served over HTTP: quietly, with limits of time; `options` are more of uvicorn's own."""
+    return uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=drain_seconds,
+        **options,
+    )
 
 
 class HttpServer(uvicorn.Server):

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
-import uvicorn
 from grpc import aio
 
 from elf_automations.errors import ConfigurationError
@@ -20,9 +19,8 @@ from elf_automations.sink.accounts import Accounts
 from elf_automations.sink.bearer import Token
 from elf_automations.sink.configuration import Address, SinkConfiguration, Tls
 from elf_automations.sink.grpc_receiver import GrpcReceiver
-from elf_automations.sink.http_protocol import TimedProtocol
 from elf_automations.sink.http_receiver import HttpReceiver
-from elf_automations.sink.http_server import HttpServer, bound
+from elf_automations.sink.http_server import HttpServer, bound, http_settings
 from elf_automations.sink.intake import Intake
 from elf_automations.storage.opening import open_writer
 
@@ -94,17 +92,11 @@ async def _http(receiver: HttpReceiver, where: Address, configuration: SinkConfi
         options = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
         if tls.client_authority:
             options |= {"ssl_ca_certs": str(tls.client_authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    settings = uvicorn.Config(
+    settings = http_settings(
         receiver.app,
-        http=TimedProtocol,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
+        drain_seconds=max(1, round(configuration.drain_seconds)),
         backlog=_BACKLOG,
         timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(configuration.drain_seconds)),
         **options,
     )
     try:
