@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -174,7 +175,9 @@ def test_a_receiver_that_comes_back_is_told_what_it_missed(database_url: str) ->
         said = n8n.ended().splitlines()
     there = f"http://127.0.0.1:{port}"
     assert said[0].startswith(f"elf-hooks: 1 event was not delivered to {there} (connect ECONNREFUSED")
-    assert said[1].startswith(f"elf-hooks: {there} takes events again; ")
+    # How many more were refused depends on how fast the receiver came back.
+    again = f"elf-hooks: {re.escape(there)} takes events again(; [1-9][0-9]* more were not delivered)?"
+    assert re.fullmatch(again, said[1]), said[1]
     assert len(said) <= 3
 
 
