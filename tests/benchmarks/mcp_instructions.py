@@ -2,8 +2,8 @@
 
 python tests/benchmarks/mcp_instructions.py [--over stdio] [--calls 100]     needs valgrind
 
-Each variant of mcp_overhead.py runs twice under callgrind, with `--calls` more calls the second time, garbage collection
-off; a server over stdio is counted with its client. The difference is divided by the calls.
+Each variant of mcp_overhead.py runs twice under callgrind, with `--calls` more calls the second time, no garbage
+collected; a server over stdio is counted with its client. The difference is divided by the calls.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What tracing costs a call of a tool: CPU time of client and server.
 
-Run by hand: `python tests/benchmarks/mcp_overhead.py [--over memory,stdio,http] [--rounds 12] [--chunks 8]`, with mcp 2.x
-or, in the environment `mcp-1` of `make test-matrix`, with mcp 1.x; there Traceloop's instrumentation and logfire take part.
-All variants take turns in one process, so that only ratios count; over stdio each has its server in a process of its
+Run by hand: `python tests/benchmarks/mcp_overhead.py [--over memory,stdio,http] [--rounds 12] [--chunks 8]`, with mcp
+2.x or, in the environment `mcp-1` of `make test-matrix`, with mcp 1.x; there Traceloop's instrumentation and logfire
+take part. All variants take turns in one process, so that only ratios count; over stdio each has its server in a process of its
 own, whose CPU time is added. Other work on the machine only ever adds to a chunk of calls, so the lower quartile of the
 chunks is compared. Every variant that makes spans ends them in a batch processor whose exporter throws them away.
 """
@@ -205,7 +205,8 @@ def main() -> int:
     if chosen.serve:
         serve(chosen.serve)
         return 0
-    return int(not all([compare(over, chosen.rounds, chosen.chunks) for over in chosen.over.split(",")]))
+    held = [compare(over, chosen.rounds, chosen.chunks) for over in chosen.over.split(",")]
+    return int(not all(held))
 
 
 if __name__ == "__main__":
