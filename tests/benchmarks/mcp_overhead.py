@@ -2,9 +2,10 @@
 
 Run by hand: `python tests/benchmarks/mcp_overhead.py [--over memory,stdio,http] [--rounds 12] [--chunks 8]`, with mcp
 2.x or, in the environment `mcp-1` of `make test-matrix`, with mcp 1.x; there Traceloop's instrumentation and logfire
-take part. All variants take turns in one process, so that only ratios count; over stdio each has its server in a process of its
-own, whose CPU time is added. Other work on the machine only ever adds to a chunk of calls, so the lower quartile of the
-chunks is compared. Every variant that makes spans ends them in a batch processor whose exporter throws them away.
+take part. All variants take turns in one process, so that only ratios count; over stdio each has its server in a
+process of its own, whose CPU time is added. Other work on the machine only ever adds to a chunk of calls, so the lower
+quartile of the chunks is compared. Every variant that makes spans ends them in a batch processor whose exporter throws
+them away.
 """
 
 from __future__ import annotations
