@@ -49,6 +49,46 @@ def test_a_bad_span_is_refused_alone(field: str, value: object, reason: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        (rb"cut \ud83d", "cut \ufffd"),
+        (rb"\uDE00 alone", "\ufffd alone"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (rb"\"\ud83d\"", '"\ufffd"'),
+        (b"cut \xf0\x9f", "cut \ufffd"),
+    ],
+    ids=["high", "low", "before a pair", "after a backslash", "between quotes", "bytes"],
+)
+def test_text_cut_inside_a_character_costs_that_character(said: bytes, read: str) -> None:
+    """JavaScript writes a string it cut inside an emoji with half of a surrogate pair."""
+    document = as_json(request_of([tool_call(number) for number in range(3)]))
+    span = document["resourceSpans"][0]["scopeSpans"][0]["spans"][1]
+    span["attributes"].append({"key": "note", "value": {"stringValue": "MARK"}})
+    found = from_json(orjson.dumps(document).replace(b"MARK", said))
+    assert len(found.records) == 3
+    assert not found.refused
+    assert found.records[1].attributes["note"] == read
+    assert found.records[0].attributes == from_json(orjson.dumps(document)).records[0].attributes
+
+
+@pytest.mark.parametrize("place", ["resource", "scope"])
+def test_a_value_nested_too_deeply_outside_the_spans_costs_what_it_does_in_protobuf(place: str) -> None:
+    good, bad = request_of([tool_call(1)]), request_of([tool_call(2), tool_call(3)])
+    group = bad.resource_spans[0]
+    value = (group.resource if place == "resource" else group.scope_spans[0].scope).attributes.add(key="deep").value
+    for _ in range(50):
+        value = value.array_value.values.add()
+    value.string_value = "bottom"
+    documents = [as_json(request)["resourceSpans"][0] for request in (good, bad)]
+    found = from_json(orjson.dumps({"resourceSpans": documents}))
+    again = from_protobuf(good.SerializeToString() + bad.SerializeToString())
+    assert [record.span_id for record in found.records] == [record.span_id for record in again.records]
+    assert [line.partition(":")[0] for line in found.refused] == [line.partition(":")[0] for line in again.refused]
+    assert len(found.refused) == (2 if place == "resource" else 0)
+
+
+@pytest.mark.parametrize(
     ("body", "reason"),
     [
         (b"{", "not JSON"),

@@ -7,7 +7,9 @@ Source of the rules: OpenTelemetry protocol specification, sections Binary Proto
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, cast
 
 import orjson
@@ -29,6 +31,10 @@ _VARINT_BYTES: Final = 10
 _GROUP: Final = 1  # in a request resource_spans, in resource_spans the resource, in scope_spans the scope
 _ITEMS: Final = 2  # in resource_spans the scope_spans, in scope_spans the spans
 _ID_KEYS: Final = ("traceId", "spanId", "parentSpanId")
+# A pair of surrogates, one alone, or any other escape: a backslash that is itself escaped begins nothing.
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
 _BAD_BYTES: Final = "is not valid: invalid UTF-8, or nested too deeply"
 
 
@@ -47,21 +53,21 @@ def from_protobuf(body: bytes) -> OtlpSpans:
 
 def from_json(body: bytes | str) -> OtlpSpans:
     """Return the spans of a JSON request; raises MalformedRequestError for what is no JSON object of that shape."""
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequestError(f"the body is not JSON: {error}") from None
+    document = _document(body)
     if not isinstance(document, dict):
         raise MalformedRequestError("the body is not a JSON object with resourceSpans")
     refused: list[str] = []
     groups: list[ResourceSpans] = []
     for group in _list(cast("_Json", document), "resourceSpans"):
         made = ResourceSpans()
-        _fill(made.resource, group.get("resource"), "resource")
+        unknown = _fill(made.resource, group.get("resource"), "resource")
         for scope_spans in _list(group, "scopeSpans"):
             inner = made.scope_spans.add()
             _fill(inner.scope, scope_spans.get("scope"), "scope")
             for span in _list(scope_spans, "spans"):
+                if unknown:
+                    refused.append(f"a span's resource is not valid: {unknown}")
+                    continue
                 try:
                     ParseDict(_with_bytes_ids(span), inner.spans.add(), ignore_unknown_fields=True)
                 except ParseError as error:
@@ -146,13 +152,33 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise MalformedRequestError("the body is not a protobuf message")
 
 
-def _fill(message: Message, said: object, name: str) -> None:
+def _document(body: bytes | str) -> object:
+    """Return what JSON text says; a character of which only a part is there becomes U+FFFD, as everywhere in a row."""
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(body)
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    try:
+        return orjson.loads(_ESCAPE.sub(_whole, text))
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequestError(f"the body is not JSON: {error}") from None
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape["half"] else escape[0]
+
+
+def _fill(message: Message, said: object, name: str) -> str:
+    """Fill a message; return why nothing was, or nothing when all is well."""
     if said is None:
-        return
+        return ""
+    if not isinstance(said, dict):
+        raise MalformedRequestError(f"a {name} is not valid: it is no object")
     try:
         ParseDict(cast("_Json", said), message, ignore_unknown_fields=True)
-    except (ParseError, AttributeError, TypeError) as error:
-        raise MalformedRequestError(f"a {name} is not valid: {_first_line(error)}") from None
+    except ParseError as error:
+        message.Clear()
+        return _first_line(error)
+    return ""
 
 
 def _list(document: _Json, name: str) -> list[_Json]:
