@@ -25,13 +25,19 @@ class Caller:
         self._client = client
         self._stack = stack
 
-    async def tool(self, name: str, arguments: dict[str, Any], patience: float | None = None) -> Any:
+    async def tool(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        patience: float | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Any:
         if self._stack.startswith("fastmcp"):
-            return await self._client.call_tool(name, arguments, timeout=patience)
+            return await self._client.call_tool(name, arguments, timeout=patience, meta=meta)
         limit: Any = patience
         if patience is not None and self._stack == "mcp-1":
             limit = timedelta(seconds=patience)
-        return await self._client.call_tool(name, arguments, read_timeout_seconds=limit)
+        return await self._client.call_tool(name, arguments, read_timeout_seconds=limit, meta=meta)
 
     async def prompt(self, name: str, arguments: dict[str, str]) -> Any:
         return await self._client.get_prompt(name, arguments)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 from opentelemetry import baggage, propagate
 from opentelemetry import context as otel_context
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 META: Final = "_meta"
 _BAGGAGE: Final = "baggage"
+# The W3C's limit for baggage, the longest of them; servers refuse requests for headers not much longer.
+_MAX_HEADER: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,16 @@ def message_context(meta: Mapping[str, Any]) -> Context:
 
 
 def context_headers(meta: object) -> dict[str, str]:
-    """Return the part of `_meta` that is trace context and baggage, as HTTP headers."""
+    """Return the part of `_meta` that is trace context and baggage, as HTTP headers where it is fit for one."""
     said = _carrier(meta)
-    return {name: value for name in propagate.get_global_textmap().fields if isinstance(value := said.get(name), str)}
+    return {name: value for name in propagate.get_global_textmap().fields if _fits_header(value := said.get(name))}
+
+
+def _fits_header(value: object) -> TypeGuard[str]:
+    # An application's `_meta` may hold anything, and an HTTP client refuses the whole request for one odd value.
+    if not isinstance(value, str) or len(value) > _MAX_HEADER:
+        return False
+    return value.isascii() and value.isprintable() and value == value.strip()
 
 
 def marked_span(meta: Mapping[str, Any] | BaseModel | None, parent: SpanContext) -> str | None:
