@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from contextlib import closing
 from typing import Any
 
@@ -72,3 +74,51 @@ async def test_whoever_asks_for_a_running_task_updates_it_and_sends_no_new_one(b
         writer.write(settled.rows, settled.entities, retry=False)
     with psycopg.connect(database_url) as connection:
         assert connection.execute(CHAIN).fetchall()[0][:3] == ("sales-team", "success", 4)
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("leaving", ["closed", "dropped", "cancelled", "sent while cancelled"])
+async def test_a_caller_that_takes_the_one_answer_and_leaves_has_been_answered(binding, leaving):
+    go = asyncio.Event()
+    answers: list[Any] = []
+
+    async def wait(request: Any, updater: Any, events: Any) -> None:
+        await go.wait()
+        await updater.complete()
+
+    async def take(client: Any) -> None:
+        order = task("complete")
+        order.configuration.return_immediately = True
+        if leaving == "sent while cancelled":
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+        answer = client.send_message(order)
+        answers.append(await anext(answer))
+        if leaving == "closed":
+            await answer.aclose()
+        elif leaving == "cancelled":
+            async with contextlib.aclosing(answer):
+                await asyncio.sleep(30)
+        elif leaving == "sent while cancelled":
+            assert [event async for event in answer] == []
+
+    async with agent("sales-team", wait) as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans, acting_as("marketing-team"):
+            client = await sales.client(binding)
+            taking = asyncio.create_task(take(client))
+            async with asyncio.timeout(10):
+                while leaving == "cancelled" and not answers:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
+            if "cancelled" in leaving:
+                taking.cancel()
+            await asyncio.wait([taking])
+            gc.collect()
+            async with asyncio.timeout(10):
+                while len(spans.finished) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            go.set()
+            await client.close()
+    (row,) = spans.counted()
+    assert (row.observed_by, row.status, row.error_message) == ("client", "success", None)
+    assert row.metadata["task_id"] == answers[0].task.id

@@ -52,7 +52,9 @@ class Observation:
         "_answered",
         "_began",
         "_bytes",
+        "_cancellations",
         "_context_id",
+        "_cut_off",
         "_events",
         "_first_event_ms",
         "_metadata",
@@ -76,12 +78,16 @@ class Observation:
         self._state: str | None = None
         self._text: str | None = None
         self._answered = False
+        self._cancellations = _cancellations()
+        self._cut_off = False
 
     def see(self, event: Any) -> None:
         """Take note of an event or result: a StreamResponse, Task, Message, update event, or anything else."""
         try:
             self._events += 1
-            if self._events == 1 and self._method.streams:
+            if not self._method.streams:
+                self._cut_off = _cancellations() > self._cancellations
+            elif self._events == 1:
                 self._first_event_ms = round((time.monotonic() - self._began) * 1000, 3)
             if event is not None:
                 self._bytes += event.ByteSize()
@@ -116,14 +122,17 @@ class Observation:
             self.call.cancel(self._text or "the task was cancelled")
         elif not self._finished and self._method.streams:
             self.call.cancel(f"the stream ended while the task was in {self._state or 'no state'}")
-        elif not self._finished and _being_cancelled():
+        elif not self._finished and self._cut_off:
             self.call.cancel(f"the caller went away while the task was in {self._state or 'no state'}")
         else:
             self.call.succeed()
 
     def abandon(self) -> None:
-        """End the call: its consumer stopped listening, which after the task's end is the usual way to leave."""
-        if self._finished:
+        """End the call: its consumer stopped listening, which after the task's end is the usual way to leave.
+
+        A method that does not stream has one answer, after which there is nothing to listen to.
+        """
+        if self._finished or (self._events and not self._method.streams):
             self.conclude()
         else:
             self.describe()
@@ -202,10 +211,13 @@ def error_code(error: BaseException) -> str | None:
     return name if isinstance(name, str) else _sent_code(error)
 
 
-def _being_cancelled() -> bool:
-    """Return whether somebody cancelled the running task, as gRPC does when its caller is gone; the SDK hides that."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _cancellations() -> int:
+    """Return how often the running task was cancelled, as gRPC does when its caller is gone; the SDK hides that."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another event loop than asyncio's
+        return 0
+    return task.cancelling() if task is not None else 0
 
 
 def _sent_code(error: BaseException) -> str | None:
