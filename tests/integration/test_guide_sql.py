@@ -128,6 +128,7 @@ def test_rpc_calls_of_the_guide(world: World) -> None:
         "registered_at": world.now,
         "claimed_as": "owner",
         "claim_subject": None,
+        "declared": [],
     }
 
 

@@ -7,11 +7,21 @@ from dataclasses import field
 from datetime import datetime
 
 from elf_automations.conventions import elf, otel
-from elf_automations.model.immutable import record
+from elf_automations.model.immutable import changed, record
 from elf_automations.model.records import Attributes, AttributeValue, ResourceRecord, first_text
 
 ENTITY_TYPES: frozenset[str] = frozenset({"team", "mcp_server", "mcp_client", "n8n_workflow", "service"})
 UNKNOWN_SERVICE = "unknown_service"
+# The fields an entity may declare.
+DESCRIPTION: tuple[str, ...] = (
+    "entity_name",
+    "endpoint_url",
+    "namespace",
+    "deployment_type",
+    "version",
+    "parent_entity_id",
+    "capabilities",
+)
 
 _REGISTRY_TYPE: Mapping[str, str] = {
     "team": "team",
@@ -43,7 +53,8 @@ class Entity:
     """A registry entry as telemetry knows it, with the activity one batch adds to it.
 
     `calls` and `errors` are counts to add; an entity with `observed` False only adds activity and is not
-    created from this sighting.
+    created from this sighting. `declared` names the fields that the entity says of itself: what others see of it
+    changes none of them.
     """
 
     entity_id: str
@@ -57,6 +68,7 @@ class Entity:
     capabilities: tuple[str, ...] = ()
     metadata: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
     observed: bool = True
+    declared: tuple[str, ...] = ()
     calls: int = 0
     errors: int = 0
     last_activity: datetime | None = None
@@ -88,10 +100,10 @@ def entity(resource: ResourceRecord) -> Entity | None:
     if not entity_id:
         return None
     declared_type = first_text(attributes, elf.ELF_ENTITY_TYPE) or "service"
-    return Entity(
+    told = Entity(
         entity_id=entity_id,
         entity_type=declared_type if declared_type in ENTITY_TYPES else "service",
-        entity_name=first_text(attributes, elf.ELF_ENTITY_NAME) or entity_id,
+        entity_name=first_text(attributes, elf.ELF_ENTITY_NAME),
         endpoint_url=first_text(attributes, elf.ELF_ENTITY_ENDPOINT),
         namespace=first_text(attributes, otel.K8S_NAMESPACE_NAME, otel.SERVICE_NAMESPACE),
         deployment_type="k8s" if first_text(attributes, otel.K8S_DEPLOYMENT_NAME) else None,
@@ -99,6 +111,8 @@ def entity(resource: ResourceRecord) -> Entity | None:
         parent_entity_id=first_text(attributes, elf.ELF_ENTITY_PARENT),
         capabilities=_listed(attributes.get(elf.ELF_ENTITY_CAPABILITIES)),
     )
+    declared = tuple(name for name in DESCRIPTION if getattr(told, name))
+    return changed(told, entity_name=told.entity_name or entity_id, declared=declared)
 
 
 def _listed(value: AttributeValue) -> tuple[str, ...]:

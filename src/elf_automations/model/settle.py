@@ -15,7 +15,7 @@ from elf_automations.conventions import elf
 from elf_automations.model.call import Call, Details, Outcome
 from elf_automations.model.claims import Batch, SpanKey, claims_of, process_of
 from elf_automations.model.communication import Communication, communication, instant
-from elf_automations.model.entity import Entity, EntityRef, entity
+from elf_automations.model.entity import DESCRIPTION, Entity, EntityRef, entity
 from elf_automations.model.immutable import changed
 from elf_automations.model.listings import unasked_listings
 from elf_automations.model.n8n_links import linked, with_http_callers
@@ -176,11 +176,14 @@ def _add(found: dict[tuple[str, str], Entity], seen: Entity) -> None:
     if _tells_nothing(seen, known):
         return
     latest = max((at for at in (known.last_activity, seen.last_activity) if at), default=None)
-    best = seen if seen.observed and not known.observed else known
+    best, other = (seen, known) if seen.observed and not known.observed else (known, seen)
+    declared = tuple(name for name in other.declared if name not in best.declared)
+    told = (name for name in DESCRIPTION if name in declared or not getattr(best, name))
     found[key] = changed(
         best,
-        endpoint_url=known.endpoint_url or seen.endpoint_url,
-        capabilities=known.capabilities or seen.capabilities,
+        **{name: getattr(other, name) for name in told},
+        metadata={**other.metadata, **best.metadata},
+        declared=best.declared + declared,
         calls=known.calls + seen.calls,
         errors=known.errors + seen.errors,
         last_activity=latest,
@@ -195,5 +198,8 @@ def _tells_nothing(seen: Entity, known: Entity) -> bool:
         and not seen.errors
         and seen.last_activity is None
         and (known.endpoint_url is not None or seen.endpoint_url is None)
+        and (known.version is not None or seen.version is None)
         and (bool(known.capabilities) or not seen.capabilities)
+        and (not seen.metadata or seen.metadata.keys() <= known.metadata.keys())
+        and (not seen.declared or set(seen.declared) <= set(known.declared))
     )
