@@ -39,13 +39,19 @@ class GrpcReceiver:
 
     async def _export(self, body: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
         began = time.monotonic()
-        code = grpc.StatusCode.OK
+        code = grpc.StatusCode.UNKNOWN
         try:
-            return await self._stored(body, context)
+            answer = await self._stored(body, context)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
         except _StatusError as error:
             code = error.code
             await context.abort(code, str(error), error.trailers)
             raise
+        else:
+            code = grpc.StatusCode.OK
+            return answer
         finally:
             self._accounts.request("grpc", code.name, time.monotonic() - began)
 

@@ -104,6 +104,8 @@ class Intake:
         database does not take the data now. Raises BusyError when too much waits, ClosedError after `close`.
         """
         done: Future[Receipt] = Future()
+        # A client that goes away, or whose deadline passes, cannot take back what it has sent.
+        done.set_running_or_notify_cancel()
         with self._work:
             if self._closed:
                 raise ClosedError("the sink is stopping")
@@ -126,7 +128,9 @@ class Intake:
             self._work.notify_all()
         for thread in self._threads:
             thread.join(max(0.0, ends - time.monotonic()))
-        late = [request for request in self._requests if request.done.set_running_or_notify_cancel()]
+        with self._work:
+            late = list(self._requests)
+            self._requests.clear()
         for request in late:
             request.done.set_exception(ClosedError("the sink stopped before the spans were stored"))
         return not late and not self._at_work
@@ -134,24 +138,29 @@ class Intake:
     def _run(self) -> None:
         """Work until closed; the last to end settles what all of them stored."""
         writer = self._open_writer()
-        while True:
-            with self._mapping:
-                batch = self._next()
-            if batch is not None:
-                self._serve(batch, writer)
-            elif self._closed and not self._requests:
-                break
-            if self._settling.due and self._settles.acquire(blocking=False):
-                try:
-                    self._settle(writer)
-                finally:
-                    self._settles.release()
+        while self._requests or not self._closed:
+            try:
+                self._turn(writer)
+            except Exception:
+                logger.exception("a thread of the sink goes on after an error")
         with self._work:
             self._at_work -= 1
             last = not self._at_work
         if last and self._settling.pending:
             self._settle(writer, wait=True)
         writer.close()
+
+    def _turn(self, writer: Writer) -> None:
+        """Store what waits, if something does within a moment, and settle when it is time."""
+        with self._mapping:
+            batch = self._next()
+        if batch is not None:
+            self._serve(batch, writer)
+        if self._settling.due and self._settles.acquire(blocking=False):
+            try:
+                self._settle(writer)
+            finally:
+                self._settles.release()
 
     def _take(self, seconds: float) -> _Request | None:
         """Return the request that waits longest, None when there is none for `seconds` or the intake is closed."""
@@ -188,9 +197,14 @@ class Intake:
 
     def _serve(self, batch: _Batch, writer: Writer) -> None:
         try:
-            self._store(batch, writer)
+            lost = self._store(batch, writer)
         except Exception as error:
             self._failed(batch.decoded, error)
+            return
+        for one in batch.decoded:
+            own = _own_losses(one.records, lost) if lost else ()
+            self._accounts.refused(len(one.refused))
+            one.done.set_result(Receipt(len(one.records) + len(one.refused), (*one.refused, *own)))
 
     def _failed(self, decoded: Sequence[_Decoded], error: Exception) -> None:
         if not isinstance(error, ElfTelemetryError):
@@ -200,8 +214,9 @@ class Intake:
         for one in decoded:
             one.done.set_exception(error)
 
-    def _store(self, batch: _Batch, writer: Writer) -> None:
-        decoded, mapped = batch.decoded, batch.mapped
+    def _store(self, batch: _Batch, writer: Writer) -> dict[_SpanKey, str]:
+        """Commit a batch; return one line for each span that will never be stored."""
+        mapped = batch.mapped
         lost: dict[_SpanKey, str] = {
             (fault.span.trace_id.hex(), fault.span.span_id.hex()): f"span {fault.span.name!r} cannot be mapped: "
             f"{type(fault.error).__name__}"
@@ -218,16 +233,15 @@ class Intake:
             self._accounts.stored(mapped, result, time.monotonic() - batch.began)
         else:
             self._accounts.ignored(mapped.ignored)
-        for one in decoded:
-            own = _own_losses(one.records, lost) if lost else ()
-            self._accounts.refused(len(one.refused))
-            one.done.set_result(Receipt(len(one.records) + len(one.refused), (*one.refused, *own)))
+        return lost
 
     def _settle(self, writer: Writer, *, wait: bool = False) -> None:
         try:
             self._settling.run(writer, wait=wait)
         except ElfTelemetryError as error:
             logger.debug("rows were not settled now: %s", error)
+        except Exception:
+            logger.exception("rows were not settled")
 
 
 def _decoded(request: _Request) -> _Decoded | None:
