@@ -18,6 +18,13 @@ from tracing import Spans, instrumented
 
 pytestmark = pytest.mark.anyio
 
+ORDER = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "SendMessage",
+    "params": {"message": {"messageId": "message-1", "role": "ROLE_USER", "parts": [{"text": "complete"}]}},
+}
+
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["default", "legacy"])
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -72,6 +79,37 @@ async def test_what_a_handler_calls_is_the_calls_of_its_team():
     assert (outer.source_id, outer.target_id) == ("marketing-team", "sales-team")
     assert (inner.source_id, inner.source_type, inner.target_id) == ("sales-team", "team", "finance-team")
     assert inner.trace_id == outer.trace_id
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_what_a_handler_sends_over_plain_http_is_not_sent_in_its_callers_name(binding, streaming):
+    sent: dict[str, str] = {}
+    async with agent("finance-team") as finance:
+
+        async def post(request: Any, updater: Any, events: Any) -> None:
+            async with httpx.AsyncClient() as http:
+                answer = await http.post(f"{finance.url}/rpc", headers={"A2A-Version": "1.0"}, json=ORDER)
+                sent.update(answer.request.headers)
+            await obey(request, updater, events)
+
+        async with agent("sales-team", post) as sales:
+            spans = Spans()
+            with instrumented(A2AInstrumentor(), spans), instrumented(HTTPXClientInstrumentor(), spans):
+                client = await sales.client(binding, streaming=streaming)
+                with acting_as("marketing-team", correlation_id="order-7"):
+                    await events_of(client, "complete")
+                await client.close()
+    assert (sent["traceparent"].split("-")[1], sent["baggage"]) == (
+        format(spans.finished[0].context.trace_id, "032x"),
+        "elf.correlation.id=order-7",
+    )
+    outer, inner = spans.counted()
+    assert (outer.source_id, outer.target_id) == ("marketing-team", "sales-team")
+    assert (inner.source_id, inner.target_id, inner.correlation_id) == ("unknown", "finance-team", "order-7")
+    above = {span.context.span_id: span.parent and span.parent.span_id for span in spans.finished}
+    served = next(row for row in spans.settled().rows if (row.target_id, row.observed_by) == ("sales-team", "server"))
+    assert served.span_id == format(above[int(inner.parent_span_id or "", 16)] or 0, "016x")
 
 
 async def test_what_an_executor_says_of_the_current_span_is_said_of_the_requests_span():

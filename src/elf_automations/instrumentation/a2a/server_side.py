@@ -11,7 +11,9 @@ from typing import Any, Final
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2 import AgentCard
+from opentelemetry import baggage
 from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
 from opentelemetry.trace import Tracer, format_span_id, get_current_span
 from opentelemetry.util.types import AttributeValue
@@ -24,7 +26,8 @@ from elf_automations.instrumentation.a2a.driving import observing_stream, observ
 from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import headers_of, incoming
-from elf_automations.instrumentation.identity import caller_attributes, with_actor
+from elf_automations.instrumentation.contexts import BAGGAGE, context_with
+from elf_automations.instrumentation.identity import ACTOR, callees_entries, caller_attributes
 from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, PatchPoint, Point
 from elf_automations.instrumentation.spans import CallSpan, start_server_span
 from elf_automations.model import EntityRef
@@ -127,8 +130,14 @@ def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: A
     if headers:
         said[elf.ELF_A2A_BINDING] = server_binding(context.state)
     call = start_request(tracer, method, handler, headers, said)
-    inside = covered(otel_context.set_value(_SERVING, context, call.context), by_caller=False)
-    card: Any = getattr(handler, "_agent_card", None)
-    team = card.name if isinstance(card, AgentCard) else ""
-    call.context = with_actor(inside, EntityRef(team, "team")) if team else inside
+    call.context = _acting(call.context, handler, context)
     return Observation(call, method)
+
+
+def _acting(served: Context, handler: Any, request: Any) -> Context:
+    """Return the context of a handler: it serves `request`, and its team acts instead of the caller."""
+    values: dict[str, object] = {_SERVING: request, BAGGAGE: callees_entries(baggage.get_all(served))}
+    card: Any = getattr(handler, "_agent_card", None)
+    if isinstance(card, AgentCard) and card.name:
+        values[ACTOR] = EntityRef(card.name, "team")
+    return context_with(covered(served, by_caller=False), values)
