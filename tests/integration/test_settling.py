@@ -60,6 +60,31 @@ def test_sides_that_arrive_apart_are_settled_once(connection: psycopg.Connection
     assert rows(connection, query) == settled
 
 
+def test_a_cancel_that_only_the_server_saw_corrects_a_client_that_did_not_say_how_it_ended(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """1 and 3 are clients of libraries that leave a cancelled call without a status, 5 had its answer in time.
+
+    Below 3 another layer of the client, 7, comes last: it had its answer as well.
+    """
+    derived, cancelled = {"metadata": {"outcome_derived": True}}, {"observed_by": "server", "status": "cancelled"}
+    ingest(connection, sql_row("2", parent_span_id="1" * 16, tool_name="a", **cancelled))
+    ingest(connection, sql_row("4", parent_span_id="7" * 16, tool_name="b", **cancelled))
+    ingest(connection, sql_row("6", parent_span_id="5" * 16, tool_name="c", **cancelled))
+    ingest(connection, sql_row("1", tool_name="a", **derived), sql_row("3", tool_name="b", **derived))
+    ingest(connection, sql_row("5", tool_name="c"))
+    query = "select left(span_id, 1), status, metadata from communication_telemetry where counted order by 1"
+    value(connection, "select settle_communications()")
+    assert [(span, status) for span, status, _ in rows(connection, query)] == [
+        ("1", "cancelled"), ("3", "success"), ("4", "cancelled"), ("5", "success"),
+    ]  # fmt: skip
+    ingest(connection, sql_row("7", parent_span_id="3" * 16, tool_name="b"))
+    value(connection, "select settle_communications()")
+    settled = [("1", "cancelled", {"outcome_derived": True}), ("3", "success", {}), ("5", "success", {})]
+    assert rows(connection, query) == settled
+    assert value(connection, "select settle_communications()") == 0
+
+
 def test_settling_corrects_the_activity_of_both_ends(connection: psycopg.Connection[Any]) -> None:
     """Client and server process each reported the call; the registry must say one call, and that it failed."""
     ends = [{"entity_id": "sales", "entity_type": "team"}, {"entity_id": "crm", "entity_type": "mcp_server"}]

@@ -27,7 +27,8 @@ class Told:
     """What the spans of a call say beside its end: by `layers` of them, the outermost first, what it used.
 
     The server knows its name, and so do those clients. `gateway`: the outermost client calls the tool by a longer name.
-    `listing`: a client below it lists the tools before it calls.
+    `listing`: a client below it lists the tools before it calls. `cancelled`: its server says that it was, unless it saw
+    an error; the clients of `sure` that saw none say that it succeeded.
     """
 
     tokens: int | None = None
@@ -35,6 +36,8 @@ class Told:
     layers: tuple[bool, ...] = (False,) * 4
     gateway: bool = False
     listing: bool = False
+    cancelled: bool = False
+    sure: tuple[bool, ...] = (False,) * 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ TELLING_CALLS = _calls(
         st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
         st.booleans(),
         st.booleans(),
+        st.booleans(),
+        st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     )
 )
 
@@ -167,7 +172,7 @@ class Trace:
         tool = self._tool(call) if depth == 0 else call.tool
         self.spans[number - 1] = tool_call(
             number, kind, tool, parent=parent, start_ns=start_ns, end_ns=self.now_ns, resource=_of(process),
-            attributes=_said(call.told, kind, depth), **told,
+            attributes=_said(call.told, kind, depth) | ({} if failed else _ended(call.told, kind, depth)), **told,
         )  # fmt: skip
 
     @staticmethod
@@ -200,6 +205,12 @@ def _said(told: Told, kind: SpanKind, depth: int) -> dict[str, Any]:
         return {"elf.target.id": "crm"} if kind is SERVER and any(told.layers) else {}
     used = {"elf.tokens.used": told.tokens, "elf.cost.usd": told.cost}
     return {"elf.target.id": "crm"} | {name: value for name, value in used.items() if value is not None}
+
+
+def _ended(told: Told, kind: SpanKind, depth: int) -> dict[str, Any]:
+    if kind is SERVER:
+        return {"elf.outcome": "cancelled"} if told.cancelled else {}
+    return {"elf.outcome": "success"} if told.sure[depth] else {}
 
 
 def _of(process: str) -> ResourceRecord:

@@ -246,7 +246,7 @@ def test_a_call_of_openlit_becomes_this_row():
             "error_message": None,
             "error_code": None,
             "parent_correlation_id": None,
-            "metadata": {"response_size_bytes": 258, "target_guessed": True},
+            "metadata": {"response_size_bytes": 258, "target_guessed": True, "outcome_derived": True},
             "span_id": "0000000000000006",
             "parent_span_id": None,
             "observed_by": "client",

@@ -77,6 +77,7 @@ def test_tokens_and_cost_of_a_call_are_taken_once():
                 "route": "default/tools",
                 "endpoint": "127.0.0.1:8000",
                 "http_status": 200,
+                "outcome_derived": True,
             },
             "trace_id": "000000005e7700000000000000000009",
             "span_id": "000000000000000f",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -55,7 +55,7 @@ def test_a_call_becomes_this_row():
             "error_code": None,
             "correlation_id": "61a33238829efb19f623a564eb015fd6",
             "parent_correlation_id": None,
-            "metadata": {"transport": "tcp", "jsonrpc_request_id": "3"},
+            "metadata": {"transport": "tcp", "jsonrpc_request_id": "3", "outcome_derived": True},
             "trace_id": "61a33238829efb19f623a564eb015fd6",
             "span_id": "0000000000000001",
             "parent_span_id": None,
@@ -79,6 +79,19 @@ def test_both_sides_of_a_call_count_once_and_the_servers_error_wins():
         "tool_error",
         "no city",
     )
+
+
+def test_a_client_that_does_not_say_how_a_call_ended_believes_the_server_that_it_was_cancelled():
+    silent, stated = tool_call(1, CLIENT), tool_call(1, CLIENT, attributes={"elf.outcome": "success"})
+    server = tool_call(3, SERVER, parent=1, attributes={"elf.outcome": "cancelled"})
+    assert [row.status for row in counted(silent, server)] == ["cancelled"]
+    # It had its answer before the server noticed that it was to stop.
+    assert [row.status for row in counted(stated, server)] == ["success"]
+    # So had the one that the application's client called through.
+    inner = tool_call(2, CLIENT, parent=1, attributes={"elf.outcome": "success"})
+    assert [row.status for row in counted(silent, inner, replace(server, parent_span_id=inner.span_id))] == ["success"]
+    failed = tool_call(4, SERVER, parent=1, status=StatusCode.ERROR, attributes={"error.type": "-32603"})
+    assert [row.status for row in counted(silent, server, failed)] == ["error"]
 
 
 def test_layers_of_client_spans_are_one_call_even_with_foreign_spans_between():

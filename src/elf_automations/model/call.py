@@ -54,9 +54,10 @@ class Call:
 
     `key` names what is called (a tool, a method): nested client spans with the same protocol, operation
     and key are layers of one call. `target_named` is False when the target is a guess that any layer knows
-    better. `relayed` marks a span that passes on the call of the server span above it in its process, if that is a
-    call of the same. `unasked` marks a request that libraries also make on their own account. `counts` is False for
-    what is kept for drill-down only, whoever else saw it.
+    better. `outcome_derived` marks a client that saw nothing wrong and did not say how the call ended: a server that
+    saw it cancelled knows better. `relayed` marks a span that passes on the call of the server span above it in its
+    process, if that is a call of the same. `unasked` marks a request that libraries also make on their own account.
+    `counts` is False for what is kept for drill-down only, whoever else saw it.
     """
 
     span: SpanRecord
@@ -71,6 +72,7 @@ class Call:
     key: str = ""
     entities: tuple[Entity, ...] = ()
     target_named: bool = True
+    outcome_derived: bool = False
     relayed: bool = False
     unasked: bool = False
     counts: bool = True
@@ -127,6 +129,12 @@ def stated_outcome(span: SpanRecord, derive: Callable[[], Outcome]) -> Outcome:
         span.text(elf.ELF_ERROR_MESSAGE) or derived.error_message,
         span.text(elf.ELF_ERROR_CODE) or derived.error_code,
     )
+
+
+def states_outcome(span: SpanRecord) -> bool:
+    """Return whether `span` says explicitly how its call ended."""
+    said = span.attributes.get(elf.ELF_OUTCOME)
+    return isinstance(said, str) and said in STATUSES
 
 
 def stated_duration(span: SpanRecord, derived: float | None) -> float | None:

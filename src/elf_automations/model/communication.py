@@ -19,6 +19,8 @@ from elf_automations.model.redact import bounded, bounded_metadata, safe_text
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BIGINT_MAX = 2**63 - 1
 _MAX_DOLLARS = 1_000_000
+# What a client that says nothing of the end may yet learn of it, or has learnt from its server.
+_UNSEEN: Final = frozenset({"success", "cancelled"})
 _ID_LIMIT, _NAME_LIMIT, _TEXT_LIMIT = 255, 500, 4000
 
 
@@ -102,7 +104,7 @@ def communication(call: Call, *, counted: bool, outcome: Outcome) -> Communicati
         error_code=outcome.error_code or None,
         correlation_id=span.text(elf.ELF_CORRELATION_ID) or trace_id,
         parent_correlation_id=span.text(elf.ELF_PARENT_CORRELATION_ID) or parent_span_id,
-        metadata=bounded_metadata(details.metadata if call.target_named else _guessed(call)),
+        metadata=bounded_metadata(_metadata(call, outcome)),
         trace_id=trace_id,
         span_id=span_id,
         parent_span_id=parent_span_id,
@@ -116,10 +118,12 @@ def communication(call: Call, *, counted: bool, outcome: Outcome) -> Communicati
     return row if len(names) <= _ID_LIMIT and names.isascii() and "\x00" not in names else _bounded(row)
 
 
-def _guessed(call: Call) -> Mapping[str, AttributeValue]:
-    """Return the metadata of a call whose target nobody named: settling in SQL takes it from whoever knows."""
+def _metadata(call: Call, outcome: Outcome) -> Mapping[str, AttributeValue]:
+    """Return the metadata of a call, with what nobody said of it: settling in SQL takes that from whoever knows."""
     said = call.details.metadata
-    return said if call.target.id == "unknown" else {**said, "target_guessed": True}
+    if not call.target_named and call.target.id != "unknown":
+        said = {**said, "target_guessed": True}
+    return {**said, "outcome_derived": True} if call.outcome_derived and outcome.status in _UNSEEN else said
 
 
 def _bounded(row: Communication) -> Communication:

@@ -81,16 +81,26 @@ def _merged(call: Call, layers: list[Call]) -> Call:
     """Return `call` with what it does not know taken from its layers, the outermost first; nothing is added up."""
     outcome, source, target, named = call.outcome, call.source, call.target, call.target_named
     details = call.details
+    derived = call.outcome_derived and not any(map(_saw_its_end, layers))
     for layer in layers:
         outcome = _worse(outcome, layer.outcome)
         details = _completed(details, layer.details)
         if not named and layer.target.id != UNKNOWN and (layer.target_named or target.id == UNKNOWN):
             target, named = layer.target, layer.target_named
+    if derived and outcome.status == "success":
+        ends = (layer.outcome for layer in layers if layer.side == "server")
+        outcome = next((end for end in ends if end.status == "cancelled"), outcome)
     if call.span.text(elf.ELF_SOURCE_ID) is None:
         # A layer in the same process may know on whose behalf it acts; what a server heard of its caller is no better.
         acting = (layer for layer in layers if layer.side == "client" and layer.span.text(elf.ELF_SOURCE_ID))
         source = next((it.source for it in acting if process_of(it.span) == process_of(call.span)), source)
-    return changed(call, outcome=outcome, source=source, target=target, target_named=named, details=details)
+    ended = changed(call, outcome=outcome, outcome_derived=derived)
+    return changed(ended, source=source, target=target, target_named=named, details=details)
+
+
+def _saw_its_end(layer: Call) -> bool:
+    """Return whether `layer` is a client that says itself that the call succeeded."""
+    return layer.side == "client" and layer.outcome.status == "success" and not layer.outcome_derived
 
 
 def _completed(known: Details, layer: Details) -> Details:

@@ -22,6 +22,7 @@ from elf_automations.model.call import (
     stated_size,
     stated_source,
     stated_target,
+    states_outcome,
 )
 from elf_automations.model.cost import estimated_cost, tokens_used
 from elf_automations.model.entity import Entity, EntityRef, identify
@@ -87,6 +88,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     target, named = stated_target(span, lambda: EntityRef(server, "mcp") if server else _target(span, said.side))
     tokens, size = tokens_used(span), stated_size(span)
     relayed = _is_relayed(span, said, dialect)
+    outcome = stated_outcome(span, lambda: _outcome(span, dialect))
     return Call(
         span=span,
         protocol="mcp",
@@ -96,7 +98,8 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
         target=target,
         # A gateway that names no server answered for several, by itself.
         target_named=named or server is not None or (said.side == "client" and span.kind is SpanKind.SERVER),
-        outcome=stated_outcome(span, lambda: _outcome(span, dialect)),
+        outcome=outcome,
+        outcome_derived=side == "client" and outcome.status == "success" and not states_outcome(span),
         duration_ms=stated_duration(span, elapsed_ms(span)),
         details=stated_details(
             span,
