@@ -25,7 +25,7 @@ class Instance:
     """What an n8n has, and how it behaves; change it while it serves.
 
     `trouble` answers the next requests, each (status, headers), before anything else; `delay_s` slows every answer.
-    An `old` one cannot list what runs. `html` is what it says to any question, as a web page would.
+    An `old` one cannot list what runs. `html` is what it says to any question, as a web page would, with `html_status`.
     """
 
     workflows: list[dict[str, Any]] = field(default_factory=list)
@@ -34,6 +34,7 @@ class Instance:
     delay_s: float = 0.0
     old: bool = False
     html: str | None = None
+    html_status: int = 200
     asked: list[str] = field(default_factory=list)
     before: Any = None
     """Called with each path and query before it is answered."""
@@ -105,7 +106,7 @@ def serving(instance: Instance, port: int = 0) -> Iterator[str]:
                 instance.before(self.path)
             time.sleep(instance.delay_s)
             if instance.html is not None:
-                self._send(200, {"Content-Type": "text/html"}, instance.html.encode())
+                self._send(instance.html_status, {"Content-Type": "text/html"}, instance.html.encode())
             elif instance.trouble:
                 status, headers = instance.trouble.pop(0)
                 self._send(status, headers, b'{"message":"no"}')

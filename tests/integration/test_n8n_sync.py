@@ -397,6 +397,18 @@ def test_it_goes_on_for_good_waits_out_a_restart_and_ends_when_asked(
             eventually(lambda: any("is busy (HTTP 500)" in line for line in errors))
             n8n.executions.append(execution(3))
             eventually(lambda: executions(database_url) == Counter("123"))
+            _start_up(n8n)
+            n8n.executions.append(execution(4))
+            eventually(lambda: executions(database_url) == Counter("1234"))
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         assert port
+
+
+def _start_up(n8n: Instance) -> None:
+    """Answer as an n8n does that migrates its database and then has not opened its API yet."""
+    for status, page in [(200, "n8n is starting up. Please wait"), (404, "<pre>Cannot GET /api/v1/workflows</pre>")]:
+        asked = len(n8n.asked)
+        n8n.html, n8n.html_status = page, status
+        eventually(lambda before=asked: len(n8n.asked) > before + 1)
+    n8n.html = None

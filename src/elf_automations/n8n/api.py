@@ -50,7 +50,7 @@ class N8NApi:
     """Asks one n8n: at most `rate` requests a second, and again when it is busy (429, 5xx), as late as it wants.
 
     Methods raise N8NRefusedError for what a person must mend (wrong URL, wrong key, no API, TLS), N8NUnavailableError
-    when trying again did not help, or whatever `pause` raises.
+    when trying again did not help, or whatever `pause` raises. An API that answered once is taken to be there.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class N8NApi:
         self.url = _base(url)
         self.name = self.url.partition("://")[2]
         self._between, self._pause, self._next = 1 / rate, pause, 0.0
-        self._answered = False
+        self._answered = self._spoke = False
         headers = {"X-N8N-API-KEY": _usable(key), "Accept": "application/json"}
         self._client = httpx.Client(headers=headers, timeout=_TIMEOUT, transport=transport)
 
@@ -109,7 +109,7 @@ class N8NApi:
         answer = self._ask(path, asked)
         said = mapping(answer)
         if answer is None or not isinstance(said.get("data"), list):
-            raise N8NRefusedError(self._no_api())
+            raise self._no_api()
         return Page(tuple(mappings(said["data"])), text(said.get("nextCursor")))
 
     def _ask(self, path: str, asked: Mapping[str, str]) -> Any:
@@ -125,12 +125,10 @@ class N8NApi:
                     raise problem from None
             else:
                 self._answered = True
-                if response.status_code != _TOO_MANY and response.status_code < _SERVER_ERROR:
+                try:
                     return self._read(response)
-                problem = N8NUnavailableError(
-                    f"n8n at {self.url} is busy (HTTP {response.status_code}): try again later"
-                )
-                told = _seconds(response.headers.get("Retry-After"))
+                except N8NUnavailableError as error:
+                    problem, told = error, _seconds(response.headers.get("Retry-After"))
             if attempt == _TRIES:
                 raise problem
             self._pause(min(told if told is not None else wait, _LONGEST_WAIT_S))
@@ -144,13 +142,16 @@ class N8NApi:
 
     def _read(self, response: httpx.Response) -> Any:
         status = response.status_code
+        if status == _TOO_MANY or status >= _SERVER_ERROR:
+            raise N8NUnavailableError(f"n8n at {self.url} is busy (HTTP {status}): try again later")
         try:
             answer: Any = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            raise N8NRefusedError(self._no_api()) from None
+            raise self._no_api() from None
         if status == _NOT_FOUND:
             return None
         if response.is_success:
+            self._spoke = True
             return answer
         said = text(mapping(answer).get("message")) or f"HTTP {status}"
         if status == _UNAUTHORIZED:
@@ -166,8 +167,11 @@ class N8NApi:
         kind = UnknownQueryError if status == _BAD_REQUEST else N8NRefusedError
         raise kind(f"n8n at {self.url} refuses {response.request.url.path} ({status} {said})")
 
-    def _no_api(self) -> str:
-        return (
+    def _no_api(self) -> ElfTelemetryError:
+        # While it starts n8n answers with pages, by 200 and by 404.
+        if self._spoke:
+            return N8NUnavailableError(f"n8n at {self.url} does not answer as its API: it may be starting up")
+        return N8NRefusedError(
             f"there is no n8n API at {self.url}{_PATH}: is it the instance's own address, as in the browser, and is "
             "its public API on (N8N_PUBLIC_API_DISABLED)? Set ELF_N8N_URL"
         )
@@ -178,7 +182,7 @@ class N8NApi:
                 f"TLS with {self.url} fails: {error}; for a certificate of your own authority set SSL_CERT_FILE"
             )
         if isinstance(error, httpx.UnsupportedProtocol | httpx.TooManyRedirects):
-            return N8NRefusedError(self._no_api())
+            return self._no_api()
         cause = str(error) or type(error).__name__
         return N8NUnavailableError(f"n8n at {self.url} does not answer ({cause}): is it running, is ELF_N8N_URL right?")
 
