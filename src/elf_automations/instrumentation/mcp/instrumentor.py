@@ -35,6 +35,7 @@ class MCPInstrumentor(BaseInstrumentor):
 
     _patches = Patches("mcp")
     _fastmcp = Patches("fastmcp")
+    _instruments: Instruments | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the SDK releases this works with."""
@@ -47,7 +48,9 @@ class MCPInstrumentor(BaseInstrumentor):
             logger.warning("the MCP SDK could not be instrumented; its calls are not traced", exc_info=True)
 
     def _apply(self, provider: TracerProvider | None, meters: MeterProvider | None) -> None:
-        instruments = Instruments(get_tracer(SCOPE, version("elf-automations"), provider), durations(SCOPE, meters))
+        instruments = self._instruments = Instruments(
+            get_tracer(SCOPE, version("elf-automations"), provider), durations(SCOPE, meters)
+        )
 
         looked = False
 
@@ -62,5 +65,7 @@ class MCPInstrumentor(BaseInstrumentor):
         prepare()
 
     def _uninstrument(self, **_: Any) -> None:
+        if self._instruments is not None:
+            self._instruments.on = False
         self._fastmcp.restore()
         self._patches.restore()

@@ -31,12 +31,16 @@ _MAX_TOOLS: Final = 100
 _OUTER_CLIENT_SCOPE: Final = "fastmcp"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Instruments:
-    """What the wrappers of one instrumentor write to."""
+    """What the wrappers of one instrumentor write to, while it is `on`.
+
+    A session keeps the wrappers it was opened with; turned off, they only pass through.
+    """
 
     tracer: Tracer
     durations: Durations
+    on: bool = True
 
 
 class Operation:

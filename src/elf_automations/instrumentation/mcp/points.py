@@ -88,7 +88,9 @@ def _first(instruments: Instruments, prepare: Callable[[], None]) -> tuple[Patch
             "Server._handle_request",
             server_v1.wrap_handle_request(instruments, prepare),
         ),
-        PatchPoint("mcp.server.lowlevel.server", "Server._handle_notification", server_v1.wrap_handle_notification),
+        PatchPoint(
+            "mcp.server.lowlevel.server", "Server._handle_notification", server_v1.wrap_handle_notification(instruments)
+        ),
         PatchPoint(
             "mcp.server.streamable_http",
             "StreamableHTTPServerTransport._handle_post_request",
@@ -110,7 +112,7 @@ def _second(instruments: Instruments, prepare: Callable[[], None]) -> tuple[Patc
         PatchPoint("mcp.shared.direct_dispatcher", "DirectDispatcher._dispatch_request", client.wrap_direct_request),
         PatchPoint("mcp.shared.direct_dispatcher", "DirectDispatcher._dispatch_notify", client.wrap_notify),
         PatchPoint("mcp.server.runner", "ServerRunner._on_request", server.wrap_on_request(instruments, prepare)),
-        PatchPoint("mcp.server.runner", "ServerRunner._on_notify", server.wrap_on_notify),
+        PatchPoint("mcp.server.runner", "ServerRunner._on_notify", server.wrap_on_notify(instruments)),
         PatchPoint("mcp.server._otel", "OpenTelemetryMiddleware.__call__", adoption.wrap_middleware),
         PatchPoint("mcp.server._streamable_http_modern", "_tool_input_schema", server.wrap_tool_input_schema),
         PatchPoint("mcp.server._streamable_http_modern", "_SingleExchangeDispatchContext.notify", client.wrap_notify),

@@ -31,10 +31,12 @@ def sent(
     peer: Callable[[], Mapping[str, AttributeValue]],
     extra: Mapping[str, AttributeValue] | None = None,
 ) -> Operation | None:
-    """Start the operation of a typed request; None for chatter, when suppressed, and when telemetry itself fails."""
+    """Start the operation of a typed request; None for chatter, when off or suppressed, and when telemetry fails."""
     try:
         method = getattr(request, "method", None)
-        if not isinstance(method, str) or is_chatter(method) or otel_context.get_value(_SUPPRESSED):
+        if not isinstance(method, str) or is_chatter(method):
+            return None
+        if not instruments.on or otel_context.get_value(_SUPPRESSED):
             return None
         name, attributes = request_attributes(method, getattr(request, "params", None))
         attributes.update(peer())

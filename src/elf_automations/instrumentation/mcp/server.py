@@ -44,18 +44,21 @@ def wrap_on_request(instruments: Instruments, prepare: Callable[[], None]) -> Ca
     return make
 
 
-def wrap_on_notify(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap `ServerRunner._on_notify`: its handler continues the sender's trace, baggage included."""
+def wrap_on_notify(instruments: Instruments) -> Callable[[Any], Any]:
+    """Return the wrapper maker for `ServerRunner._on_notify`: its handler continues the sender's trace and baggage."""
 
-    @functools.wraps(original)
-    async def on_notify(self: Any, dctx: Any, method: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-        context = notified(meta_of(params), getattr(self, "server", None))
-        if context is None:
-            return await original(self, dctx, method, params, *args, **kwargs)
-        with attached(context):
-            return await original(self, dctx, method, params, *args, **kwargs)
+    def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(original)
+        async def on_notify(self: Any, dctx: Any, method: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+            context = notified(instruments, meta_of(params), getattr(self, "server", None))
+            if context is None:
+                return await original(self, dctx, method, params, *args, **kwargs)
+            with attached(context):
+                return await original(self, dctx, method, params, *args, **kwargs)
 
-    return on_notify
+        return on_notify
+
+    return make
 
 
 def wrap_tool_input_schema(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

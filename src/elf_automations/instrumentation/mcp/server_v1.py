@@ -1,29 +1,26 @@
 """The server side of MCP 1.x, which traces nothing itself: one SERVER span a request, FastMCP 1 to 3 included.
 
 `Server._handle_request` handles a request and swallows how it ended: the answer it gives through its responder tells.
+The responder is asked, not what runs around it: a session opened by a handler inherits the handler's context.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import get_current_span, set_span_in_context
 
 from elf_automations.instrumentation.mcp.adoption import inbound
-from elf_automations.instrumentation.mcp.operation import Instruments
-from elf_automations.instrumentation.mcp.outcome import Ending, ending_of_code
+from elf_automations.instrumentation.mcp.operation import Instruments, Operation
+from elf_automations.instrumentation.mcp.outcome import SUCCESS, Ending, ending_of_code
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.serving import Received, notified, receiving
 from elf_automations.instrumentation.spans import attached
 
-_Answers = list[Any]
-# What the request in progress was answered.
-_answers: Final[ContextVar[_Answers | None]] = ContextVar("elf_mcp_answers", default=None)
 # The protocol version a server session agreed to.
 _versions: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 # The span around each HTTP request: its message is handled by a task that was started by another request.
@@ -40,9 +37,8 @@ def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -
             operation = receive(self, message, req, session)
             if operation is None:
                 return await original(self, message, req, session, *args, **kwargs)
-            answers: _Answers = []
-            token, answered = inbound.set(operation), _answers.set(answers)
-            entered = attach(operation.call.context)
+            noting = _Noting(message)
+            token, entered = inbound.set(operation), attach(operation.call.context)
             try:
                 result = await original(self, message, req, session, *args, **kwargs)
             except BaseException as error:
@@ -51,11 +47,8 @@ def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -
             finally:
                 detach(entered)
                 inbound.reset(token)
-                _answers.reset(answered)
-            if answers:
-                _conclude(operation, answers[0])
-            else:
-                operation.end(Ending("cancelled"))
+                noting.stop()
+            noting.conclude(operation)
             return result
 
         return handle_request
@@ -63,50 +56,82 @@ def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -
     return make
 
 
-def wrap_handle_notification(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap the low-level `Server._handle_notification`: its handler continues the sender's trace."""
+def wrap_handle_notification(instruments: Instruments) -> Callable[[Any], Any]:
+    """Return the wrapper maker for the low-level `Server._handle_notification`: it continues the sender's trace."""
 
-    @functools.wraps(original)
-    async def handle_notification(self: Any, notify: Any, *args: Any, **kwargs: Any) -> Any:
-        context = notified(getattr(getattr(notify, "params", None), "meta", None), self)
-        if context is None:
-            return await original(self, notify, *args, **kwargs)
-        with attached(context):
-            return await original(self, notify, *args, **kwargs)
+    def make(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(original)
+        async def handle_notification(self: Any, notify: Any, *args: Any, **kwargs: Any) -> Any:
+            context = notified(instruments, getattr(getattr(notify, "params", None), "meta", None), self)
+            if context is None:
+                return await original(self, notify, *args, **kwargs)
+            with attached(context):
+                return await original(self, notify, *args, **kwargs)
 
-    return handle_notification
+        return handle_notification
+
+    return make
 
 
 def wrap_respond(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap `RequestResponder.respond`: note what the request in progress is answered."""
+    """Wrap `RequestResponder.respond`: the handshake, which no handler sees, agrees on the protocol version."""
 
     @functools.wraps(original)
     async def respond(self: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        result = getattr(response, "root", response)
-        answers = _answers.get()
-        if answers is None:
-            # The handshake is nobody's operation.
-            agreed = field(result, "protocolVersion")
+        if getattr(getattr(self.request, "root", None), "method", None) == "initialize":
+            agreed = field(getattr(response, "root", response), "protocolVersion")
             if isinstance(agreed, str):
                 _versions[self._session] = agreed
-            return await original(self, response, *args, **kwargs)
-        if getattr(self, "cancelled", False):
-            return await original(self, response, *args, **kwargs)
-        if result is response:  # an error
-            answers.append(result)
-        else:
-            response = _Answer(response, answers)
         return await original(self, response, *args, **kwargs)
 
     return respond
 
 
+class _Noting:
+    """Stands in for the `respond` of one responder and notes what it answers, until it is told to stop."""
+
+    __slots__ = ("_answer", "_message", "_respond")
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._respond = message.respond
+        self._answer: Any = None
+        message.respond = self
+
+    def __call__(self, response: Any, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(self._message, "cancelled", False):
+            result = getattr(response, "root", response)
+            if result is response:  # an error
+                self._answer = result
+            else:
+                response = _Answer(response, self._dumped)
+        return self._respond(response, *args, **kwargs)
+
+    def stop(self) -> None:
+        """Give the responder its own `respond` back."""
+        self._message.__dict__.pop("respond", None)
+
+    def conclude(self, operation: Operation) -> None:
+        """End the operation with the answer that was given; none was given to a request that was taken back."""
+        answer = self._answer
+        code = field(answer, "code")
+        if answer is None:
+            operation.end(Ending("cancelled") if getattr(self._message, "cancelled", False) else SUCCESS)
+        elif code is not None and field(answer, "message") is not None and field(answer, "content") is None:
+            operation.end(ending_of_code(code, str(field(answer, "message"))))
+        else:
+            operation.conclude(answer)
+
+    def _dumped(self, wire: object) -> None:
+        self._answer = wire
+
+
 class _Answer:
     """A response that, dumped for the wire, shows what it is; in all else it is the response itself."""
 
-    def __init__(self, response: Any, answers: _Answers) -> None:
+    def __init__(self, response: Any, dumped: Callable[[object], None]) -> None:
         self._elf_response = response
-        self._elf_answers = answers
+        self._elf_dumped = dumped
 
     @property
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -118,7 +143,7 @@ class _Answer:
     def model_dump(self, *args: Any, **kwargs: Any) -> Any:
         """Dump the response."""
         wire = self._elf_response.model_dump(*args, **kwargs)
-        self._elf_answers.append(wire)
+        self._elf_dumped(wire)
         return wire
 
 
@@ -155,11 +180,3 @@ def _received(server: Any, message: Any, req: Any, session: Any) -> Received | N
 def _session_id(request: Any) -> str | None:
     headers = getattr(request, "headers", None)
     return None if headers is None else headers.get("mcp-session-id")
-
-
-def _conclude(operation: Any, answer: Any) -> None:
-    code = field(answer, "code")
-    if code is not None and field(answer, "message") is not None and field(answer, "content") is None:
-        operation.end(ending_of_code(code, str(field(answer, "message"))))
-    else:
-        operation.conclude(answer)

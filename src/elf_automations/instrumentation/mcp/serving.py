@@ -57,11 +57,13 @@ def receiving(
 ) -> Callable[..., Operation | None]:
     """Return what starts the operation of a request that `describe` tells; `prepare` runs before each.
 
-    It answers None for chatter and when telemetry itself fails.
+    It answers None for chatter, once the instruments are off, and when telemetry itself fails.
     """
 
     def receive(*request: Any) -> Operation | None:
         try:
+            if not instruments.on:
+                return None
             prepare()
             message = describe(*request)
             return None if message is None or is_chatter(message.method) else _start(instruments, message)
@@ -72,10 +74,10 @@ def receiving(
     return receive
 
 
-def notified(meta: Mapping[str, Any] | BaseModel | None, server: object) -> Context | None:
+def notified(instruments: Instruments, meta: Mapping[str, Any] | BaseModel | None, server: object) -> Context | None:
     """Return the context a notification's handler runs in; None for the current one."""
     try:
-        if not meta:
+        if not meta or not instruments.on:
             return None
         incoming = received(meta)
         return _acting(incoming, trace.get_current_span(incoming.context), _server_name(server))
