@@ -54,9 +54,13 @@ def import_files(
             complain=errors.print,
             progress=lambda read: progress.update(task, completed=done + read),
         )
+        unreadable: list[ConfigurationError] = []
         for file in files:
             progress.update(task, description=file.name)
-            work.file(file)
+            try:
+                work.file(file)
+            except ConfigurationError as error:
+                unreadable.append(error)
             done += file.stat().st_size
             progress.update(task, completed=done)
         work.settle()
@@ -70,4 +74,6 @@ def import_files(
             f"{result.spans:,} spans: {result.stored:,} stored, {result.duplicate:,} already there, "
             f"{result.ignored:,} no calls" + (f", {result.refused:,} refused" if result.refused else "")
         )
+    if unreadable:
+        raise ConfigurationError("; ".join(map(str, unreadable)))
     return 1 if result.problems or result.refused else 0

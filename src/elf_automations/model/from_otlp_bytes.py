@@ -53,7 +53,7 @@ def from_protobuf(body: bytes) -> OtlpSpans:
 
 def from_json(body: bytes | str) -> OtlpSpans:
     """Return the spans of a JSON request; raises MalformedRequestError for what is no JSON object of that shape."""
-    document = _document(body)
+    document = json_document(body)
     if not isinstance(document, dict):
         raise MalformedRequestError("the body is not a JSON object with resourceSpans")
     refused: list[str] = []
@@ -75,6 +75,20 @@ def from_json(body: bytes | str) -> OtlpSpans:
                     refused.append(f"span {str(span.get('name'))[:100]!r} is not valid: {_first_line(error)}")
         groups.append(made)
     return _read(groups, refused)
+
+
+def json_document(body: bytes | str) -> object:
+    """Return what JSON text says; a character of which only a part is there becomes U+FFFD, as everywhere in a row.
+
+    Raises MalformedRequestError when it is not JSON.
+    """
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(body)
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    try:
+        return orjson.loads(_ESCAPE.sub(_whole, text))
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequestError(f"the body is not JSON: {error}") from None
 
 
 def _read(groups: Iterable[ResourceSpans], refused: Iterable[str]) -> OtlpSpans:
@@ -150,17 +164,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 - the continuation bit of a varint
             return value, at
     raise MalformedRequestError("the body is not a protobuf message")
-
-
-def _document(body: bytes | str) -> object:
-    """Return what JSON text says; a character of which only a part is there becomes U+FFFD, as everywhere in a row."""
-    with suppress(orjson.JSONDecodeError):
-        return orjson.loads(body)
-    text = body if isinstance(body, str) else body.decode(errors="replace")
-    try:
-        return orjson.loads(_ESCAPE.sub(_whole, text))
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequestError(f"the body is not JSON: {error}") from None
 
 
 def _whole(escape: re.Match[str]) -> str:
