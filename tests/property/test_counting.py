@@ -27,8 +27,8 @@ class Told:
     """What the spans of a call say beside its end: by `layers` of them, the outermost first, what it used.
 
     The server knows its name, and so do those clients. `gateway`: the outermost client calls the tool by a longer name.
-    `listing`: a client below it lists the tools before it calls. `cancelled`: its server says that it was, unless it saw
-    an error; the clients of `sure` that saw none say that it succeeded.
+    `listing`: a client below it lists the tools before it calls. `cancelled`: its server says that it was, if it saw no
+    error; the clients of `sure` that saw none say that it succeeded.
     """
 
     tokens: int | None = None

@@ -214,6 +214,20 @@ def test_activity_is_added_once_a_call_to_both_ends_in_sorted_order():
     ]
 
 
+def test_a_client_that_a_server_asks_is_no_server():
+    asked = {
+        "elf.source.id": "weather-tools",
+        "elf.source.type": "mcp",
+        "elf.target.id": "cursor",
+        "elf.target.type": "mcp_client",
+        "elf.outcome": "success",
+    }
+    for number, method in enumerate(["sampling/createMessage", "elicitation/create", "roots/list"], 1):
+        settled = settle([span(number, method, CLIENT, {"mcp.method.name": method, **asked})])
+        assert [(row.target_id, row.target_type) for row in settled.rows] == [("cursor", "mcp_client")]
+        assert {e.entity_type for e in settled.entities if e.entity_id == "cursor"} == {"mcp_client"}
+
+
 def test_hostile_text_becomes_text_postgres_takes_and_secrets_do_not_survive_a_cut():
     hostile = "x" * 3990 + " Bearer sk-fake-000000000000000000000000"
     call = tool_call(

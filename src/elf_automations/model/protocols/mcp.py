@@ -66,7 +66,10 @@ _KEPT: Final[Mapping[str, str]] = {
 
 
 def recognise(span: SpanRecord) -> Call | Noise | None:
-    """Return the MCP call of `span`; `Noise` for handshakes, notifications, listings nobody asked for and internals."""
+    """Return the MCP call of `span`; `Noise` for handshakes, notifications, listings nobody asked for and internals.
+
+    What the application recorded by hand is a call whatever its method, of the tool it names.
+    """
     dialect = DIALECTS.get(span.scope_name)
     if dialect is None:
         # Most spans of most programs are no MCP; they end here.
@@ -76,19 +79,24 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     said = _read(span, dialect)
     if said is None or _has_any(span, dialect.internal):
         return _INTERNAL if dialect.closed else None
-    if is_chatter(said.method) or span.attributes.get(elf.ELF_IMPLICIT) is True or _is_orphan(span, said, dialect):
+    side = stated_side(span, said.side)
+    by_hand = side == "manual"
+    if not by_hand and _is_noise(span, said, dialect):
         return _CHATTER
     request = read_request(span.attributes.get(dialect.request)) if dialect.request else _NOTHING_READ
     called = said.called or request.name
-    tool = (span.text(*dialect.tools) or called) if said.method == "tools/call" else None
+    tool = span.text(*dialect.tools) if by_hand else None
+    if said.method == "tools/call":
+        tool = span.text(*dialect.tools) or called
     prompt = (span.text(*dialect.prompts) or called) if said.method == "prompts/get" else None
     uri = span.text(otel.MCP_RESOURCE_URI) or request.uri
     server = span.text(*dialect.servers) if dialect.servers else None
-    side = stated_side(span, said.side)
     target, named = stated_target(span, lambda: EntityRef(server, "mcp") if server else _target(span, said.side))
     tokens, size = tokens_used(span), stated_size(span)
     relayed = _is_relayed(span, said, dialect)
     outcome = stated_outcome(span, lambda: _outcome(span, dialect))
+    # A registry entity is what the span names, not what is only guessed; and a server may ask its client.
+    is_server = (named or server is not None) and target.registry_type == "mcp_server" and not by_hand
     return Call(
         span=span,
         protocol="mcp",
@@ -112,8 +120,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
             ),
         ),
         key=tool or prompt or uri or "",
-        # The server is a registry entity when the span names it, not when it is only guessed.
-        entities=(_server(span, target.id),) if (named or server) and side != "manual" else (),
+        entities=(_server(span, target.id),) if is_server else (),
         relayed=relayed,
         unasked=dialect.checks and said.method == "tools/list" and span.text(elf.ELF_OUTCOME) is None,
     )
@@ -150,6 +157,10 @@ def _read(span: SpanRecord, dialect: Dialect) -> _Said | None:
     # What a library with a table of names names otherwise, and calls INTERNAL, is its own business.
     internal = dialect.closed and side == "internal"
     return _Said(stated_method, side, None) if stated_method and not internal else None
+
+
+def _is_noise(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
+    return is_chatter(said.method) or span.attributes.get(elf.ELF_IMPLICIT) is True or _is_orphan(span, said, dialect)
 
 
 def _is_orphan(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:

@@ -8,14 +8,10 @@ from typing import Any, Final, Self
 
 from elf_automations.conventions import a2a_draft, elf, n8n, otel
 from elf_automations.instrumentation.manual import record_call, texts
+from elf_automations.model.protocols.mcp import OPERATIONS
 from elf_automations.pipeline import ensure_pipeline
 
-_MCP_METHODS: Final[Mapping[str, str]] = {
-    "tool_call": "tools/call",
-    "tool_list": "tools/list",
-    "prompt_get": "prompts/get",
-    "resource_read": "resources/read",
-}
+_MCP_METHODS: Final[Mapping[str, str]] = {operation: method for method, operation in OPERATIONS.items()}
 _A2A_METHODS: Final[Mapping[str, str]] = {
     "send_task": "SendMessage",
     "get_task": "GetTask",
