@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
-from elf_automations.storage.embedded import EmbeddedPostgres
 from elf_automations.storage.migrate import migrate
 from otlp import request_of
+from own_postgres import own_postgres
 from sink_process import sink
 from spans import START_NS, eventually, tool_call
 
@@ -112,12 +112,10 @@ def test_a_worker_that_dies_is_replaced(database_url: str) -> None:
         assert running.stop() == 0
 
 
-def test_spans_sent_while_the_database_is_away_are_stored_when_it_is_back(tmp_path: Path) -> None:
+def test_spans_sent_while_the_database_is_away_are_stored_when_it_is_back() -> None:
     """The SDK's own exporter is told to come again, and does."""
-    server = EmbeddedPostgres(tmp_path / "db", settings={"fsync": "off"})
-    url = server.start()
     results: list[SpanExportResult] = []
-    try:
+    with own_postgres(fsync="off") as (server, url):
         migrate(url)
         with sink(url, "--grpc", "off") as running:
             exporter = OTLPSpanExporter(endpoint=running.traces, timeout=60)
@@ -133,8 +131,6 @@ def test_spans_sent_while_the_database_is_away_are_stored_when_it_is_back(tmp_pa
             assert httpx.get(f"{running.url}/readyz").status_code == 200
             exporter.shutdown()
         assert _ids(url) == {f"{2:016x}", f"{3:016x}"}
-    finally:
-        server.stop()
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,17 @@ def test_a_writer_that_row_security_holds_for_stores_the_same(hosted: Project, g
     assert asked(hosted.owner, "select activity_count from unified_registry") == [(60,)]
 
 
+@pytest.mark.parametrize("grants", _WRITERS.values(), ids=list(_WRITERS))
+def test_such_a_writer_can_ask_whether_the_database_takes_rows(hosted: Project, grants: list[str]) -> None:
+    with login_role(hosted, *grants) as url:
+        writer = PostgresWriter(url)
+        try:
+            writer.check()
+        finally:
+            writer.close()
+    assert asked(hosted.owner, "select count(*) from communication_telemetry") == [(0,)]
+
+
 def test_the_same_row_twice_through_the_function_is_one_row(hosted: Project) -> None:
     ok = row(1, status="success", error_message=None, error_code=None)
     bad = replace(ok, protocol="smtp")
@@ -85,4 +96,6 @@ def test_a_role_without_any_grant_is_refused_in_one_line(hosted: Project) -> Non
         for number in (1, 100):
             with pytest.raises(StorageRefusedError, match="refuses this user"):
                 writer.write([row(at) for at in range(number)], [], retry=False)
+        with pytest.raises(StorageRefusedError, match="refuses this user"):
+            writer.check()
         writer.close()

@@ -108,6 +108,9 @@ class _Uncounted:
             self.problem = result.rejected[0].reason
         return result
 
+    def check(self) -> None:
+        self._writer.check()
+
     def settle(self, since: datetime, *, wait: bool = True) -> bool:
         """Leave other rows alone."""
         del since, wait

@@ -130,8 +130,11 @@ class HttpReceiver:
         return JSONResponse({"status": "ok"})
 
     async def _ready(self, _request: Request) -> Response:
-        failing = "the sink is stopping" if self.draining else self._intake.failing
-        return JSONResponse({"status": failing or "ok"}, 503 if failing else 200)
+        if self.draining:
+            return JSONResponse({"status": "the sink is stopping"}, 503)
+        if self._intake.failing:
+            return JSONResponse({"status": "the database takes no data"}, 503)
+        return JSONResponse({"status": "ok"})
 
     async def _metrics(self, request: Request) -> Response:
         if not self._token.admits(request.headers.get("authorization")):

@@ -87,10 +87,10 @@ class Intake:
         self._mapping = threading.Lock()
         self._closed = False
         self._settling = Settling()
-        self._settles = threading.Lock()
+        self._beside = threading.Lock()
         self._at_work = threads
-        self.failing: str | None = None
-        """Why the last batch could not be stored; None when it was."""
+        self.failing = False
+        """Whether the database takes no data: it did not take the last batch, nor was it ready since."""
         self._threads = [
             threading.Thread(target=self._run, name=f"elf-sink-{number}", daemon=True) for number in range(threads)
         ]
@@ -151,16 +151,22 @@ class Intake:
         writer.close()
 
     def _turn(self, writer: Writer) -> None:
-        """Store what waits, if something does within a moment, and settle when it is time."""
+        """Store what waits; when nothing does for a moment, see whether a database that was away is back.
+
+        That, and settling when it is time, is done by one thread while the others are there for requests.
+        """
         with self._mapping:
             batch = self._next()
         if batch is not None:
             self._serve(batch, writer)
-        if self._settling.due and self._settles.acquire(blocking=False):
+        if self._beside.acquire(blocking=False):
             try:
-                self._settle(writer)
+                if not self.failing and self._settling.due:
+                    self._settle(writer)
+                elif self.failing and batch is None and not self._closed:
+                    self._check(writer)
             finally:
-                self._settles.release()
+                self._beside.release()
 
     def _take(self, seconds: float) -> _Request | None:
         """Return the request that waits longest, None when there is none for `seconds` or the intake is closed."""
@@ -209,7 +215,9 @@ class Intake:
     def _failed(self, decoded: Sequence[_Decoded], error: Exception) -> None:
         if not isinstance(error, ElfTelemetryError):
             logger.error("a batch could not be stored", exc_info=error)
-        self.failing = str(error)
+        elif not self.failing:
+            self.failing = True
+            logger.warning("the database takes no data: %s", error)
         self._accounts.failed(sum(len(one.records) for one in decoded), error)
         for one in decoded:
             one.done.set_exception(error)
@@ -229,11 +237,19 @@ class Intake:
                 lost[bad.row.trace_id, bad.row.span_id] = f"{bad.row.operation} was refused: {bad.reason}"
             for line in result.rejected_entities:
                 logger.error("a registry entry was refused: %s", line)
-            self.failing = None
+            self.failing = False
             self._accounts.stored(mapped, result, time.monotonic() - batch.began)
         else:
             self._accounts.ignored(mapped.ignored)
         return lost
+
+    def _check(self, writer: Writer) -> None:
+        try:
+            writer.check()
+        except ElfTelemetryError as error:
+            logger.debug("the database takes no data: %s", error)
+        else:
+            self.failing = False
 
     def _settle(self, writer: Writer, *, wait: bool = False) -> None:
         try:

@@ -42,6 +42,10 @@ class Writer(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Ask whether the database takes rows now, storing nothing; same errors as `write`."""
+        ...
+
     def settle(self, since: datetime, *, wait: bool = True) -> bool:
         """Decide which rows count, over all that came since that was done last; same errors as `write`.
 

@@ -64,6 +64,10 @@ class SupabaseWriter:
             unregistered += self._send_owed()
         return WriteResult(stored, duplicate, tuple(rejected), unregistered)
 
+    def check(self) -> None:
+        """Ask whether the project takes rows now, see `Writer.check`."""
+        self._client().call("ingest_communications", {"p_batch": []})
+
     def settle(self, since: datetime, *, wait: bool = True) -> bool:
         """Settle what came, see `Writer.settle`, and do all upkeep when nobody did it for ten minutes.
 

@@ -43,6 +43,8 @@ EXCEPTION WHEN insufficient_privilege OR undefined_function THEN
 END;
 $$
 """
+# Takes the right to write, and a database that is no standby, though it writes nothing.
+_NO_ROWS: Final = "INSERT INTO communication_telemetry (id) SELECT NULL::uuid WHERE false"
 _INGEST: Final = "SELECT ingest_communications(%s::jsonb)"
 
 # Row security forbids COPY to whoever does not bypass it (0A000), and a role may have been granted the functions alone.
@@ -76,6 +78,21 @@ class PostgresWriter:
         if not rows and not entities:
             return WriteResult()
         return self._run(lambda connection, again: self._write(connection, rows, entities, retry=retry or again))
+
+    def check(self) -> None:
+        """Ask whether the database takes rows now, see `Writer.check`."""
+
+        def run(connection: psycopg.Connection[Any], _again: bool) -> None:
+            if self._table_is_open:
+                with suppress(*_NO_TABLE), connection.transaction():
+                    connection.execute(_LIMITS)
+                    connection.execute(_NO_ROWS)
+                    return
+            with connection.transaction():
+                connection.execute(_LIMITS)
+                connection.execute(_INGEST, ("[]",))
+
+        self._run(run)
 
     def settle(self, since: datetime, *, wait: bool = True) -> bool:
         """Settle what came, see `Writer.settle`, and do all upkeep when nobody did it for ten minutes.
