@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 from matrix.client import connected
+from matrix.in_memory import linked
 
 
 def relay(stack: str, target: Any) -> Any:
-    """Return a server of the stack whose `get_weather` is that of the server at `target`."""
+    """Return a server of the stack whose `get_weather` is that of `target`, a URL or a server in memory."""
     if stack.startswith("fastmcp"):
         from fastmcp.server import create_proxy
 
@@ -23,7 +25,11 @@ def relay(stack: str, target: Any) -> Any:
         server = MCPServer("relay", log_level="CRITICAL")
 
     async def get_weather(city: str, context: Any) -> str:
-        async with connected(stack, target) as caller:
+        async with AsyncExitStack() as opened:
+            if isinstance(target, str):
+                caller = await opened.enter_async_context(connected(stack, target))
+            else:
+                caller, _ = await opened.enter_async_context(linked(stack, target))
             result = await caller.tool("get_weather", {"city": city}, meta=passed_on(context.request_context.meta))
             return result.content[0].text
 

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from opentelemetry.trace import SpanKind
 
+from elf_automations.demo.serving import served
 from elf_automations.instrumentation.mcp import MCPInstrumentor
+from matrix.client import connected
 from matrix.in_memory import linked
-from matrix.server import weather_tools
+from matrix.relays import relay
+from matrix.server import http_application, weather_tools
 from matrix.stacks import STACKS
 from tracing import Spans, instrumented
 
@@ -58,6 +61,21 @@ async def test_both_servers_of_a_proxied_tool_that_fails_say_so(stack):
         ends = [span.attributes["elf.outcome"] for span in found if span.kind is SpanKind.SERVER]
         assert ends == [outcome] * 2, name
         assert all("elf.response.size" in span.attributes for span in found if span.kind is SpanKind.SERVER)
+
+
+async def test_a_call_passed_on_with_its_meta_is_the_next_servers_own(stack):
+    """The first server is asked over HTTP, the next one is in memory: the mark of the first call is not for it."""
+    front = relay(stack, weather_tools(stack))
+    with instrumented(MCPInstrumentor(), Spans()) as spans:
+        async with served(lambda _: http_application(front, stack)) as url, connected(stack, f"{url}/mcp") as caller:
+            assert "sunny" in (await caller.tool("get_weather", {"city": "Oslo"})).content[0].text
+    found = [span for span in spans.finished if span.name == "tools/call get_weather"]
+    inner = [span for span in found if span.kind is SpanKind.SERVER and "client.port" not in span.attributes]
+    (server,) = [span for span in inner if not span.attributes.get("elf.implicit")]
+    assert "elf.caller.span_id" not in server.attributes
+    rows = [row for row in spans.counted() if row.operation == "tool_call"]
+    assert {row.observed_by for row in rows} == {"client"}
+    assert [row.target_id for row in rows] == (["relay"] if stack.startswith("fastmcp") else ["relay", "weather-tools"])
 
 
 def proxy(stack: str) -> Any:

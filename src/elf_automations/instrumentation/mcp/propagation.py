@@ -80,13 +80,14 @@ def received(
 
 def with_context(params: Mapping[str, Any] | None, span: Span | None = None) -> Mapping[str, Any] | None:
     """Return message params whose `_meta` carries the current context; `params` themselves when there is none."""
+    said = params or {}
     try:
-        carrier: dict[str, Any] = {}
-        put_context(carrier, otel_context.get_current(), span)
-        return _with_meta(params, carrier) if carrier else params
+        meta: dict[str, Any] = {**(said.get(META) or {})}
+        put_context(meta, otel_context.get_current(), span)
     except Exception:
         logger.debug("the trace context could not be put on an MCP message", exc_info=True)
         return params
+    return {**said, META: meta} if meta else params
 
 
 def put_context(meta: dict[str, Any], context: Context, span: Span | None) -> None:
@@ -94,18 +95,14 @@ def put_context(meta: dict[str, Any], context: Context, span: Span | None) -> No
     meta |= headers_for(context)
     if span is not None:
         meta |= _mark(span)
+    elif elf.ELF_CALLER_SPAN_ID in meta:
+        del meta[elf.ELF_CALLER_SPAN_ID]  # passed on by a server: it names the span of the call before this one
 
 
-def _with_meta(params: Mapping[str, Any] | None, entries: dict[str, Any]) -> Mapping[str, Any]:
-    said = params or {}
-    meta = said.get(META)
-    return {**said, META: {**meta, **entries} if meta else entries}
-
-
-def _mark(span: Span | None) -> dict[str, Any]:
+def _mark(span: Span) -> dict[str, Any]:
     """Return the entry that names a call's span: a gateway in between makes its own span the server's parent."""
-    made = span.get_span_context() if span is not None else None
-    return {elf.ELF_CALLER_SPAN_ID: format_span_id(made.span_id)} if made is not None and made.is_valid else {}
+    made = span.get_span_context()
+    return {elf.ELF_CALLER_SPAN_ID: format_span_id(made.span_id)} if made.is_valid else {}
 
 
 def message_context(meta: Mapping[str, Any]) -> Context:
