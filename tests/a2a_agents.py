@@ -17,6 +17,7 @@ from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_messa
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandlerV2, GrpcHandler, LegacyRequestHandler
+from a2a.server.request_handlers.grpc_handler import GrpcServerCallContextBuilder
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.server.tasks import (
     BasePushNotificationSender,
@@ -126,11 +127,13 @@ async def agent(
     push: httpx.AsyncClient | None = None,
     within: Callable[[Any], Any] = lambda app: app,
     compat: bool = False,
+    grpc_contexts: GrpcServerCallContextBuilder | None = None,
 ) -> AsyncIterator[Agent]:
     """Serve an agent over all three bindings until the block ends.
 
     `handler_class` is made instead of the SDK's handler; `push` is the HTTP client its push notifications leave by;
-    `within` puts the app into a middleware; `compat` also speaks protocol 0.3.
+    `within` puts the app into a middleware; `compat` also speaks protocol 0.3; `grpc_contexts` makes
+    the contexts of gRPC requests instead of the SDK's builder.
     """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -166,7 +169,7 @@ async def agent(
         *create_jsonrpc_routes(handler, "/rpc", enable_v0_3_compat=compat),
         *create_rest_routes(handler, path_prefix="/rest", enable_v0_3_compat=compat),
     ]
-    add_A2AServiceServicer_to_server(GrpcHandler(handler), grpc_server)
+    add_A2AServiceServicer_to_server(GrpcHandler(handler, grpc_contexts), grpc_server)
     await grpc_server.start()
     app = Starlette(routes=routes)
     config = uvicorn.Config(within(app), log_level="critical", lifespan="off", timeout_graceful_shutdown=1, ws="none")

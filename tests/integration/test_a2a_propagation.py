@@ -8,6 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from a2a.client import ClientCallContext, ClientConfig, create_client
+from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
+from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers.grpc_handler import GrpcServerCallContextBuilder
+from a2a.types.a2a_pb2 import GetTaskRequest
 from opentelemetry import propagate, trace
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
@@ -200,3 +204,64 @@ async def test_the_callers_own_context_and_message_stay_as_they_were():
     assert context == ClientCallContext(service_parameters={"X-Mine": "1", "baggage": "shop=7"}, timeout=9)
     assert request.message == task("complete").message
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+class Replacing(ClientCallInterceptor):
+    """Gives each call another context, as an interceptor for authentication may."""
+
+    async def before(self, args: BeforeArgs) -> None:
+        args.context = ClientCallContext(service_parameters={"X-Mine": "1"}, timeout=9)
+
+    async def after(self, args: AfterArgs) -> None:
+        """Do nothing."""
+
+
+class Plain(GrpcServerCallContextBuilder):
+    """Makes contexts that keep nothing of the gRPC call."""
+
+    def build(self, context: Any) -> ServerCallContext:
+        return ServerCallContext(state={"shop": 7})
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_an_interceptor_that_replaces_the_calls_context_does_not_lose_the_call(binding, streaming):
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client(binding, streaming=streaming)
+            await client.add_interceptor(Replacing())
+            with acting_as("marketing-team"):
+                (event, *_) = await events_of(client, "complete")
+                await client.get_task(GetTaskRequest(id=event.task.id))
+            await client.close()
+    rows = spans.settled().rows
+    assert sorted((row.operation, row.observed_by, row.counted, row.source_id, row.target_id) for row in rows) == [
+        (operation, *half, "marketing-team", "sales-team")
+        for operation in ("get_task", "send_task")
+        for half in (("client", True), ("server", False))
+    ]
+    assert len({row.trace_id for row in rows}) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_a_context_builder_that_keeps_nothing_of_the_grpc_call_does_not_lose_the_caller(streaming):
+    async with agent("finance-team") as finance:
+
+        async def ask_finance(request: Any, updater: Any, events: Any) -> None:
+            await in_process(finance, "complete")
+            await obey(request, updater, events)
+
+        async with agent("sales-team", ask_finance, grpc_contexts=Plain()) as sales:
+            with instrumented(A2AInstrumentor(), Spans()) as spans:
+                client = await sales.client("GRPC", streaming=streaming)
+                with acting_as("marketing-team"):
+                    await events_of(client, "complete")
+                await client.close()
+    rows = spans.settled().rows
+    assert {(row.observed_by, row.source_id, row.target_id, row.metadata.get("binding")) for row in rows} == {
+        ("client", "marketing-team", "sales-team", "GRPC"),
+        ("server", "marketing-team", "sales-team", "GRPC"),
+        ("client", "sales-team", "finance-team", "JSONRPC"),
+        ("server", "sales-team", "finance-team", "JSONRPC"),
+    }
+    assert (len(rows), len({row.trace_id for row in rows}), len(spans.counted())) == (4, 1, 2)

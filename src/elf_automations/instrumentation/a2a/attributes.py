@@ -5,9 +5,9 @@ Content (message parts, artifacts) stays out; of the request only ids and its si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from a2a.server.context import ServerCallContext
 from a2a.types.a2a_pb2 import SendMessageRequest
 from a2a.utils.constants import TransportProtocol
 from opentelemetry.util.types import AttributeValue
@@ -15,6 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from elf_automations.conventions import a2a_draft, elf, otel
 from elf_automations.instrumentation.a2a.cards import binding_of, card_of, skills, streams, team_attributes
 from elf_automations.instrumentation.a2a.methods import Method
+from elf_automations.instrumentation.a2a.propagation import grpc_context_of
 
 __all__ = [
     "binding_of",
@@ -57,8 +58,8 @@ def request_attributes(request: Any) -> dict[str, AttributeValue]:
     return said
 
 
-def server_binding(state: Mapping[str, Any]) -> str:
-    """Return the protocol binding a request came over, from the state of its ServerCallContext."""
-    if "grpc_context" in state:
+def server_binding(context: ServerCallContext) -> str:
+    """Return the protocol binding a request came over."""
+    if grpc_context_of(context) is not None:
         return TransportProtocol.GRPC.value
-    return TransportProtocol.JSONRPC.value if "request_id" in state else TransportProtocol.HTTP_JSON.value
+    return TransportProtocol.JSONRPC.value if "request_id" in context.state else TransportProtocol.HTTP_JSON.value

@@ -24,7 +24,7 @@ from elf_automations.instrumentation.a2a.cards import card_of, streams, target_a
 from elf_automations.instrumentation.a2a.driving import Begin, observing_stream, observing_unary
 from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS, SEND, SEND_STREAMING, TRANSPORT_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
-from elf_automations.instrumentation.a2a.propagation import carrying
+from elf_automations.instrumentation.a2a.propagation import carrying, still_carrying
 from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint
 from elf_automations.instrumentation.spans import CallSpan, start_client_span
 
@@ -79,6 +79,14 @@ def carry(context: ClientCallContext | None, call: CallSpan) -> ClientCallContex
         return context
 
 
+def _still_carrying(context: ClientCallContext | None) -> ClientCallContext | None:
+    try:
+        return still_carrying(context, otel_context.get_current())
+    except Exception:
+        logger.debug("an A2A call could not carry its trace context", exc_info=True)
+        return context
+
+
 def _described(transport: object, card: AgentCard | None, request: Any) -> Mapping[str, AttributeValue]:
     try:
         return {**target_attributes(transport, card), **request_attributes(request)}
@@ -117,8 +125,11 @@ def _transport_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
 
         @functools.wraps(original)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not _is_covered(self):
+                return observing(self, *args, **kwargs)
             # Below a client, the usual place, what it makes is not wrapped a second time.
-            return original(self, *args, **kwargs) if _is_covered(self) else observing(self, *args, **kwargs)
+            kwargs["context"] = _still_carrying(kwargs.get("context"))
+            return original(self, *args, **kwargs)
 
         return call
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 from a2a.client.client import ClientCallContext
@@ -14,7 +15,10 @@ from opentelemetry.trace import SpanKind
 
 from elf_automations.instrumentation.carriers import context_from, headers_for
 
+# The gRPC context of the request that is about to be served.
+GRPC_CONTEXT: Final = otel_context.create_key("elf-a2a-grpc-context")
 _BAGGAGE: Final = "baggage"
+_TRACEPARENT: Final = "traceparent"
 
 
 def carrying(context: ClientCallContext | None, call_context: Context) -> ClientCallContext | None:
@@ -27,6 +31,19 @@ def carrying(context: ClientCallContext | None, call_context: Context) -> Client
     if context is None:
         return ClientCallContext(service_parameters=parameters) if parameters else None
     return context if parameters == given else context.model_copy(update={"service_parameters": parameters})
+
+
+def still_carrying(context: ClientCallContext | None, call_context: Context) -> ClientCallContext | None:
+    """Return a call's `context` as its transport was given it, carrying `call_context` again if that was lost.
+
+    An interceptor may have put a context of its own in the place of the one that carried it.
+    """
+    given = (context.service_parameters if context else None) or {}
+    if _TRACEPARENT in given:
+        return context
+    said = {name.lower() for name in given}
+    lost = any(name.lower() not in said for name in headers_for(call_context))
+    return carrying(context, call_context) if lost else context
 
 
 def carried(given: Mapping[str, str], call_context: Context) -> dict[str, str]:
@@ -42,16 +59,35 @@ def carried(given: Mapping[str, str], call_context: Context) -> dict[str, str]:
     return parameters | carrier
 
 
+def remembering_grpc(original: Callable[..., ServerCallContext]) -> Callable[..., ServerCallContext]:
+    """Return the SDK's making of a request's context so that the gRPC context it is made from is kept for the request.
+
+    An application's own builder may leave it out. Each gRPC request is a task of its own, so nothing is put back.
+    """
+
+    @functools.wraps(original)
+    def build(self: Any, context: Any, *args: Any, **kwargs: Any) -> ServerCallContext:
+        otel_context.attach(otel_context.set_value(GRPC_CONTEXT, context))
+        return original(self, context, *args, **kwargs)
+
+    return build
+
+
+def grpc_context_of(context: ServerCallContext) -> Any:
+    """Return the gRPC context of a request, None for one that came by something else."""
+    kept = context.state.get("grpc_context")
+    return kept if kept is not None else otel_context.get_value(GRPC_CONTEXT)
+
+
 def headers_of(context: ServerCallContext) -> Mapping[str, str]:
     """Return the request's HTTP headers or gRPC metadata, names in lower case; empty when it came by neither."""
-    state = context.state
-    headers: Any = state.get("headers")
+    headers: Any = context.state.get("headers")
     if isinstance(headers, dict) and "host" in headers:  # as the SDK builds them: all in lower case
         return cast("dict[str, str]", headers)
-    if isinstance(headers, Mapping):
-        pairs = cast("Mapping[object, object]", headers).items()
-    elif (grpc_context := state.get("grpc_context")) is not None:
+    if (grpc_context := grpc_context_of(context)) is not None:
         pairs = cast("Iterable[tuple[object, object]]", grpc_context.invocation_metadata() or ())
+    elif isinstance(headers, Mapping):
+        pairs = cast("Mapping[object, object]", headers).items()
     else:
         return {}
     return {str(name).lower(): value for name, value in pairs if isinstance(value, str)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -25,7 +26,7 @@ from elf_automations.instrumentation.a2a.client_side import covered
 from elf_automations.instrumentation.a2a.driving import observing_stream, observing_unary
 from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
-from elf_automations.instrumentation.a2a.propagation import headers_of, incoming
+from elf_automations.instrumentation.a2a.propagation import GRPC_CONTEXT, headers_of, incoming, remembering_grpc
 from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.instrumentation.identity import ACTOR, callees_entries, caller_attributes
 from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, PatchPoint, Point
@@ -41,15 +42,22 @@ _HANDLERS: Final = (
     ("a2a.server.request_handlers.default_request_handler_v2", "DefaultRequestHandlerV2"),
     ("a2a.server.request_handlers.default_request_handler", "LegacyRequestHandler"),
 )
+_GRPC_CONTEXTS: Final = (
+    ("a2a.server.request_handlers.grpc_handler", "GrpcHandler._build_call_context"),
+    ("a2a.compat.v0_3.context_builders", "V03GrpcServerCallContextBuilder.build"),
+)
 
 
 def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    """Return the patch points of the SDK's request handlers."""
-    return tuple(
+    """Return the patch points of the SDK's request handlers, and of what makes their contexts for gRPC."""
+    handlers = [
         PatchPoint(module, f"{handler}.{name}", handler_wrapper(tracer, method))
         for module, handler in _HANDLERS
         for name, method in SERVER_METHODS.items()
-    )
+    ]
+    if importlib.util.find_spec("grpc") is None:
+        return tuple(handlers)
+    return (*handlers, *(PatchPoint(module, path, remembering_grpc) for module, path in _GRPC_CONTEXTS))
 
 
 def own_handler_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
@@ -128,7 +136,7 @@ def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: A
     headers: Mapping[str, str] = headers_of(context) if isinstance(context, ServerCallContext) else {}
     said = request_attributes(params)
     if headers:
-        said[elf.ELF_A2A_BINDING] = server_binding(context.state)
+        said[elf.ELF_A2A_BINDING] = server_binding(context)
     call = start_request(tracer, method, handler, headers, said)
     call.context = _acting(call.context, handler, context)
     return Observation(call, method)
@@ -136,7 +144,11 @@ def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: A
 
 def _acting(served: Context, handler: Any, request: Any) -> Context:
     """Return the context of a handler: it serves `request`, and its team acts instead of the caller."""
-    values: dict[str, object] = {_SERVING: request, BAGGAGE: callees_entries(baggage.get_all(served))}
+    values: dict[str, object] = {
+        _SERVING: request,
+        GRPC_CONTEXT: None,
+        BAGGAGE: callees_entries(baggage.get_all(served)),
+    }
     card: Any = getattr(handler, "_agent_card", None)
     if isinstance(card, AgentCard) and card.name:
         values[ACTOR] = EntityRef(card.name, "team")
