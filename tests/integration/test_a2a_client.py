@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from a2a.client.errors import A2AClientTimeoutError
 
-from a2a_agents import agent, obey
+from a2a_agents import BINDINGS, agent, obey
+from a2a_card_server import card_server, offering
 from elf_automations.instrumentation.a2a import A2AInstrumentor
+from elf_automations.shared.a2a.client import A2AClient
 from elf_automations.shared.a2a.telemetry_client import A2AClientWithTelemetry, create_a2a_client
 from tracing import Spans, instrumented
 
@@ -159,6 +161,31 @@ async def test_silence_and_an_overrun_deadline_are_timeouts():
     assert [(row.target_id, row.status, row.error_code) for row in spans.counted()] == [
         ("sales-team", "timeout", "timeout"),
         ("chatty-team", "timeout", "timeout"),
+    ]
+
+
+@pytest.mark.parametrize("streaming", [True, False], ids=["stream", "one answer"])
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_an_instrumentor_tells_the_plain_clients_overrun_deadline_from_a_cancel(binding, streaming):
+    async def chatter(request: Any, updater: Any, events: Any) -> None:
+        for _ in range(60):
+            await updater.start_work()
+            await asyncio.sleep(0.05)
+
+    async with agent("chatty-team", chatter) as chatty, card_server() as cards:
+        cards.serve(offering(chatty.card, binding, streaming=streaming))
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            async with A2AClient("marketing-team", endpoints={"chatty-team": cards.url}) as client:
+                with pytest.raises(A2AClientTimeoutError, match=r"did not finish the task within 0\.4 s"):
+                    await client.send_task("chatty-team", "talk", deadline_seconds=0.4)
+                sending = asyncio.create_task(client.send_task("chatty-team", "talk", deadline_seconds=30))
+                await asyncio.sleep(0.3)
+                sending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await sending
+    assert [(row.observed_by, row.operation, row.status, row.error_code) for row in spans.counted()] == [
+        ("client", "send_task", "timeout", "timeout"),
+        ("client", "send_task", "cancelled", None),
     ]
 
 

@@ -26,6 +26,7 @@ from a2a.types.a2a_pb2 import (
 from a2a.utils.errors import JSON_RPC_ERROR_CODE_MAP
 
 from elf_automations.conventions import a2a_draft, elf, otel
+from elf_automations.instrumentation.a2a.deadline import deadline_over
 from elf_automations.instrumentation.a2a.methods import Method
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model.protocols.a2a import CANCELLED_STATE, FAILED_STATES
@@ -142,7 +143,7 @@ class Observation:
         """End the call with the exception that ended it."""
         self.describe()
         try:
-            if _timed_out(error):
+            if _timed_out(error) or (isinstance(error, asyncio.CancelledError) and deadline_over(self.call.context)):
                 self.call.time_out(str(error) or "timed out", "timeout")
             else:
                 self.call.fail_with(error, code=error_code(error))

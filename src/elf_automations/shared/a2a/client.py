@@ -16,6 +16,7 @@ from a2a.utils.constants import TransportProtocol
 from google.protobuf.json_format import MessageToDict
 
 from elf_automations.instrumentation.a2a.attributes import binding_of, streams
+from elf_automations.instrumentation.a2a.deadline import within_deadline
 from elf_automations.instrumentation.identity import acting_as
 from elf_automations.registry.agent_cards import CardsSeen
 from elf_automations.shared.a2a.answers import Answer, offers, team_of
@@ -119,8 +120,8 @@ class A2AClient:
         limits = Limits(self.timeout, time.monotonic() + order.deadline_seconds)
         deadline = asyncio.timeout(order.deadline_seconds)
         try:
-            # An instrumentor, where one is on, learns from this who calls.
-            with acting_as(self.team_id):
+            # An instrumentor, where one is on, learns from this who calls, and what ended a call that was cut off.
+            with acting_as(self.team_id), within_deadline(deadline.expired):
                 async with deadline:
                     return await self._sent(order, limits, witness)
         except (TimeoutError, A2AClientTimeoutError) as error:
