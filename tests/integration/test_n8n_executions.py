@@ -158,6 +158,37 @@ def test_an_http_server_s_span_in_between_hides_nobody(database_url: str, writer
     ]
 
 
+def test_an_execution_told_before_its_row_came_counts_once(database_url: str, writer: PostgresWriter) -> None:
+    """A hook tells it at once, n8n's export some seconds later; and the row knows better how it ended."""
+    asked(database_url, "select register_entity('billing', 'n8n_workflow', 'Billing', 'n8n')")
+    for number, status in (("7", "timeout"), ("8", "success"), ("9", "success")):
+        asked(database_url, f"select record_workflow_execution('billing', '{number}', '{status}')")
+    activity = "select activity_count, error_count from unified_registry where entity_id = 'billing'"
+    assert asked(database_url, activity) == [(3, 1)]
+    _store(writer, run(1, "billing", "error"), run(3, "billing", execution="8"))
+    asked(database_url, _SETTLE)
+    assert asked(database_url, activity) == [(3, 1)]
+    asked(database_url, "select record_workflow_execution('billing', '7', 'timeout')")
+    _store(writer, run(1, "billing", "error"))
+    asked(database_url, _SETTLE)
+    assert asked(database_url, "select settle_communications('-infinity')") == [(0,)]
+    assert asked(database_url, activity) == [(3, 1)]
+
+
+def test_the_steps_of_an_execution_of_days_know_their_workflow(database_url: str, writer: PostgresWriter) -> None:
+    """Each day is a partition of its own, and n8n tells a step when it ends, long before its execution."""
+    day = 86_400_000_000_000
+    began = int(datetime.now(UTC).timestamp()) * 1_000_000_000 - 6 * day
+    for step in range(5):
+        _store(writer, node(2 + step, 1, f"Step {step}", start_ns=began + step * day))
+    asked(database_url, "select ensure_telemetry_partitions(1)")
+    asked(database_url, _SETTLE)
+    _store(writer, run(1, "billing", start_ns=began, end_ns=began + 5 * day))
+    asked(database_url, _SETTLE)
+    steps = "select count(*) from communication_telemetry where operation = 'workflow_step' and workflow_id = 'billing'"
+    assert asked(database_url, steps) == [(5,)]
+
+
 @pytest.mark.parametrize(
     ("limit", "ends"),
     [

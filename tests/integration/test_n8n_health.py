@@ -85,6 +85,18 @@ def test_an_execution_told_again_changes_nothing(registry: N8NWorkflowRegistry) 
     )
 
 
+def test_more_executions_than_are_remembered_told_again_change_nothing(registry: N8NWorkflowRegistry) -> None:
+    began = datetime.now(UTC) - 30 * MINUTE
+    for _ in range(2):
+        for number in range(25):
+            told(registry, "error", ended_at=began + number * MINUTE, first=number)
+    found = known(registry)
+    assert (found["activity_count"], found["error_count"]) == (25, 25)
+    assert [each["id"] for each in found["metadata"]["recent_executions"]] == [
+        str(number) for number in range(24, 4, -1)
+    ]
+
+
 def test_yesterdays_executions_say_nothing_of_today(registry: N8NWorkflowRegistry) -> None:
     told(registry, *["error"] * 5, ended_at=datetime.now(UTC) - timedelta(hours=25))
     assert known(registry)["health_status"] == "unknown"

@@ -304,6 +304,17 @@ async def test_executions_become_rows_when_events_are_their_source(
 
 
 @pytest.mark.anyio
+async def test_executions_that_are_polled_count_as_rows_alone(
+    handler: N8NWebhookHandler, registry: N8NWorkflowRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELF_N8N_EXECUTIONS", "api")
+    for number in range(3):
+        told = {"id": str(number), "status": "error"}
+        await handler.handle_workflow_event(event("workflow.executed", execution=told))
+    assert state(registry) == ("active", "unhealthy", 0, 0)
+
+
+@pytest.mark.anyio
 async def test_without_tracing_executions_are_counted_all_the_same(
     handler: N8NWebhookHandler, registry: N8NWorkflowRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

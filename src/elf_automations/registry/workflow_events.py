@@ -135,8 +135,10 @@ class WorkflowEvents:
         outcome = ending(execution, workflow)
         if outcome is None:
             return {"status": "success", "action": "ignored", "reason": "the execution has not ended"}
-        # A recorded execution brings its activity with its row: counting it here too would count it twice.
-        recorded = _executions_are_events() and self._record({**workflow, "id": workflow_id}, execution)
+        # An execution that is a row brings its activity with it: counting it here too would count it twice. With otlp
+        # it may become one or not; if it does, the row takes back what was counted here.
+        source = _source()
+        recorded = source == "events" and self._record({**workflow, "id": workflow_id}, execution)
 
         def note() -> str | None:
             return self._registry.record_execution(
@@ -144,7 +146,7 @@ class WorkflowEvents:
                 outcome.status,
                 execution_id=_execution_id(execution.get("id")),
                 ended_at=_moment(execution.get("stoppedAt")),
-                count_activity=not recorded,
+                count_activity=not recorded and source != "api",
             )
 
         if note() is None:
@@ -218,9 +220,10 @@ def _items(value: object, kinds: tuple[type, ...]) -> list[Any] | None:
     return [item for item in cast("list[object]", value) if isinstance(item, kinds)]
 
 
-def _executions_are_events() -> bool:
+def _source() -> str | None:
+    """Return the one source of execution rows, None when the settings do not say."""
     try:
-        return load_settings().n8n_executions == "events"
+        return load_settings().n8n_executions
     except ConfigurationError as error:
         logger.warning("n8n executions are not recorded from events: %s", error)
-        return False
+        return None
