@@ -16,6 +16,7 @@ from elf_automations.instrumentation.mcp.adoption import outbound
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.peers import client_attributes, server_attributes
 from elf_automations.instrumentation.mcp.propagation import with_context
+from elf_automations.instrumentation.mcp.rounds import held_for_headers, held_for_input
 from elf_automations.instrumentation.mcp.sending import listing_for_itself, sent
 
 
@@ -40,12 +41,15 @@ def _wrap(instruments: Instruments, peer: Callable[[Any], Any]) -> Callable[[Any
             try:
                 result = await original(self, request, *args, **kwargs)
             except BaseException as error:
-                operation.fail(error)
-                raise
-            finally:
-                detach(entered)
                 outbound.reset(token)
-            operation.conclude(result)
+                if not held_for_headers(self, operation, entered, error):
+                    detach(entered)
+                    operation.fail(error)
+                raise
+            outbound.reset(token)
+            if not held_for_input(self, operation, entered):
+                detach(entered)
+                operation.conclude(result)
             return result
 
         return send_request

@@ -27,6 +27,7 @@ from elf_automations.instrumentation.spans import CallSpan, adopt_client_span, s
 logger = logging.getLogger(__name__)
 
 _MAX_TOOLS: Final = 100
+_INPUT_REQUIRED: Final = "input_required"
 # FastMCP opens its own CLIENT span around the SDK's request: that span is the call's, we add to it.
 _OUTER_CLIENT_SCOPE: Final = "fastmcp"
 
@@ -68,6 +69,11 @@ class Operation:
     def behind_a_network(self) -> bool:
         """Whether there may be a gateway between both ends that puts a span of its own between theirs."""
         return self._attributes.get(otel.NETWORK_TRANSPORT) == "tcp"
+
+    @property
+    def interim(self) -> bool:
+        """Whether the answer over the wire was no result yet: the server needs input first."""
+        return payload.field(self._wire_result, "resultType") == _INPUT_REQUIRED
 
     def answered(self, wire_result: object) -> None:
         """Note the result as it came over the wire, for its size and what it tells of its usage."""

@@ -22,6 +22,7 @@ TOOL_ERROR: Final = "tool_error"
 TIMEOUT: Final = "timeout"
 _TIMEOUT_CODES: Final = frozenset({-32001, 408})
 _TIMED_OUT: Final = re.compile(r"\btimed out\b", re.IGNORECASE)
+_HEADER_MISMATCH: Final = -32020
 # How a 1.x server answers a request that `notifications/cancelled` took back.
 _CANCELLED_ANSWER: Final = (0, "Request cancelled")
 
@@ -62,6 +63,11 @@ def ending_of_error(error: BaseException) -> Ending:
     if isinstance(error, TimeoutError) or _TIMED_OUT.search(message or ""):
         return Ending("timeout", TIMEOUT, message)
     return Ending("error", type(error).__qualname__, message)
+
+
+def is_header_mismatch(error: BaseException) -> bool:
+    """Return whether a server refused a request for the headers it came with, which its client may send again."""
+    return isinstance(error, _PROTOCOL_ERROR) and getattr(error, "code", None) == _HEADER_MISMATCH
 
 
 def ending_of_code(code: object, message: str | None) -> Ending:

@@ -13,6 +13,7 @@ from elf_automations.instrumentation.mcp import (
     client,
     client_v1,
     reading,
+    rounds,
     server,
     server_v1,
     sessions,
@@ -23,6 +24,7 @@ from elf_automations.instrumentation.patches import OpenerPoint, PatchPoint
 
 _HTTP_CLIENT: Final = "mcp.client.streamable_http"
 
+_IN_ROUNDS: Final = ("call_tool", "get_prompt", "read_resource")
 _TRANSPORTS: Final = (
     OpenerPoint("mcp.client.stdio", "stdio_client", transports.wrap_stdio_client),
     OpenerPoint("mcp.client.sse", "sse_client", transports.wrap_sse_client),
@@ -103,6 +105,7 @@ def _second(instruments: Instruments, prepare: Callable[[], None]) -> tuple[Patc
     lasting = instruments.durations.server_session
     return (
         PatchPoint("mcp.client.session", "ClientSession.send_request", client.wrap_send_request(instruments)),
+        *(PatchPoint("mcp.client.client", f"Client.{name}", rounds.wrap_call) for name in _IN_ROUNDS),
         PatchPoint("mcp.client.session", "ClientSession.validate_tool_result", client.wrap_validate_tool_result),
         PatchPoint("mcp.server.session", "ServerSession.send_request", client.wrap_server_send_request(instruments)),
         PatchPoint("mcp.shared.jsonrpc_dispatcher", "JSONRPCDispatcher.send_raw_request", client.wrap_send_raw),
