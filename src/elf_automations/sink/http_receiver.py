@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from google.protobuf.message import Message
@@ -27,6 +28,7 @@ from elf_automations.sink.intake import Intake
 
 TRACES_PATH: Final = "/v1/traces"
 _DECODERS: Final[dict[str, Callable[[bytes], OtlpSpans]]] = {answers.PROTOBUF: from_protobuf, answers.JSON: from_json}
+_INFLATING_THREADS: Final = 2
 _PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -57,6 +59,8 @@ class HttpReceiver:
     ) -> None:
         self._intake, self._accounts, self._token = intake, accounts, token
         self._max_bytes, self._body_seconds, self._retry_seconds = max_bytes, body_seconds, retry_seconds
+        # Threads of its own: those of the loop are for stopping the sink.
+        self._inflating = ThreadPoolExecutor(_INFLATING_THREADS, "elf-sink-inflate")
         self.draining = False
         self.app = Starlette(
             routes=[
@@ -66,6 +70,10 @@ class HttpReceiver:
                 Route("/metrics", self._metrics, methods=["GET"]),
             ]
         )
+
+    def close(self) -> None:
+        """Inflate nothing more."""
+        self._inflating.shutdown(wait=False, cancel_futures=True)
 
     async def _traces(self, request: Request) -> Response:
         began = time.monotonic()
@@ -124,7 +132,7 @@ class HttpReceiver:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         if not encoding:
             return bytes(body)
-        return await asyncio.to_thread(inflate, bytes(body), encoding, limit)
+        return await asyncio.get_running_loop().run_in_executor(self._inflating, inflate, bytes(body), encoding, limit)
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -7,6 +7,7 @@ from typing import Final
 
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 ENCODINGS: Final = ("gzip", "deflate", "identity")
+_CHUNK_BYTES: Final = 16 * 1024
 
 
 class TooLargeError(ValueError):
@@ -24,17 +25,20 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     if bits is None:
         raise ValueError(f"the content encoding {encoding[:40]!r} is not one of {', '.join(ENCODINGS)}")
     made = bytearray()
-    rest = body
-    while rest:
-        inflater = zlib.decompressobj(bits)
-        try:
-            made += inflater.decompress(rest, limit + 1 - len(made))
-        except zlib.error as error:
-            raise ValueError(f"the body is not valid {encoding}: {error}") from None
-        if len(made) > limit:
-            raise TooLargeError(f"the body is larger than {limit} bytes when inflated")
-        if not inflater.eof:
-            raise ValueError(f"the body is not valid {encoding}: it ends too early")
-        # gzip allows one member after the other.
-        rest = inflater.unused_data
+    inflater = zlib.decompressobj(bits)
+    for start in range(0, len(body), _CHUNK_BYTES):
+        rest = body[start : start + _CHUNK_BYTES]
+        while rest:
+            # gzip allows one member after the other, and each leaves a copy of what is behind it: of a chunk, no more.
+            if inflater.eof:
+                inflater = zlib.decompressobj(bits)
+            try:
+                made += inflater.decompress(rest, limit + 1 - len(made))
+            except zlib.error as error:
+                raise ValueError(f"the body is not valid {encoding}: {error}") from None
+            if len(made) > limit:
+                raise TooLargeError(f"the body is larger than {limit} bytes when inflated")
+            rest = inflater.unused_data
+    if body and not inflater.eof:
+        raise ValueError(f"the body is not valid {encoding}: it ends too early")
     return bytes(made)

@@ -80,6 +80,7 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
             await grpc_server.stop(configuration.drain_seconds)
         if http:
             await http.ended
+        receiver.close()
         in_time = await asyncio.to_thread(intake.close, max(1.0, ends - time.monotonic()))
     return in_time
 
