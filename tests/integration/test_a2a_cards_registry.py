@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from elf_automations.registry import UnifiedRegistry, default, flush_registry
 from elf_automations.registry.background import background_of
 from elf_automations.shared.a2a.client import A2AClient, TeamNotFoundError
 from elf_automations.shared.a2a.telemetry_client import create_a2a_client
+from elf_automations.storage.writer import PostgresWriter
 from postgrest_server import serving
 from tracing import Spans
 
@@ -132,6 +134,9 @@ async def test_a_team_whose_card_has_another_name_stays_who_it_is_and_a_gateway_
             assert (await client.send_task("sales-team", "complete"))["status"] == "success"
     (row,) = spans.counted()
     assert (row.target_id, row.target_type, row.metadata["agent_name"]) == ("sales-team", "team", "Sales Agent")
+    settled = spans.settled()
+    with closing(PostgresWriter(registry_url)) as writer:
+        writer.write(settled.rows, settled.entities, retry=False)
     assert await known(registry_url, "Sales Agent") is None
     found = await known(registry_url)
     assert found is not None

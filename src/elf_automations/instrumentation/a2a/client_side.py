@@ -59,10 +59,13 @@ def covered(context: Context, *, by_caller: bool = True) -> Context:
     return otel_context.set_value(_COVERED, by_caller, context)
 
 
-def describe(call: CallSpan, client: Any, request: Any) -> None:
-    """Put what the client's Agent Card, its transport and the request say on the span; never raises."""
+def describe(call: CallSpan, client: Any, request: Any, known: Mapping[str, AttributeValue | None]) -> None:
+    """Put what the client's Agent Card, its transport and the request say on the span; never raises.
+
+    What is `known` better takes the place of what they say; None leaves that out.
+    """
     if call.recording:
-        call.set(_described(transport_of(client), card_of(client), request))
+        call.set({**_described(transport_of(client), card_of(client), request), **known})
 
 
 def send_method(client: Any) -> Method:

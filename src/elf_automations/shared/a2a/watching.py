@@ -15,7 +15,7 @@ from elf_automations.instrumentation.a2a.attributes import call_attributes, card
 from elf_automations.instrumentation.a2a.client_side import carry, describe, send_method
 from elf_automations.instrumentation.a2a.methods import CLIENT_METHODS
 from elf_automations.instrumentation.a2a.observation import Observation
-from elf_automations.instrumentation.spans import CallSpan, start_client_span
+from elf_automations.instrumentation.spans import start_client_span
 from elf_automations.shared.a2a.endpoints import Location
 from elf_automations.shared.a2a.witness import Witness
 
@@ -53,7 +53,7 @@ class Watching(Witness):
             self._place = None if location.behind_gateway else location.url
             if isinstance(client, BaseClient):
                 self._seen.become(send_method(client))
-                self._describe(self._seen.call, client, request)
+                describe(self._seen.call, client, request, self._target())
                 self._compare(card_of(client))
         except Exception:
             logger.debug("an A2A call could not be described", exc_info=True)
@@ -89,15 +89,11 @@ class Watching(Witness):
     def _look(self, client: Client, request: GetTaskRequest) -> Observation | None:
         try:
             call = start_client_span(self._tracer, _LOOK_UP.name, call_attributes(_LOOK_UP, "client"))
-            self._describe(call, client, request)
+            describe(call, client, request, self._target())
             return Observation(call, _LOOK_UP)
         except Exception:
             logger.debug("an A2A call could not be traced", exc_info=True)
             return None
-
-    def _describe(self, call: CallSpan, client: Client, request: SendMessageRequest | GetTaskRequest) -> None:
-        describe(call, client, request)
-        call.set(self._target())
 
     def _target(self) -> dict[str, str | None]:
         return {elf.ELF_TARGET_ID: self._team, elf.ELF_TARGET_TYPE: "team", elf.ELF_TARGET_ENDPOINT: self._place}
