@@ -145,6 +145,24 @@ def test_a_listing_nobody_asked_for_does_not_count(connection: psycopg.Connectio
     assert rows(connection, _COUNTED) == [("1",), ("6",)]
 
 
+def test_a_lookup_of_a_server_that_passes_a_call_on_does_not_count(connection: psycopg.Connection[Any]) -> None:
+    """2 and 6 are servers of one process, 2 passes its call on, 6 answers by a handler that lists; 4 is the other server."""
+    here = {"service_name": "hub", "service_instance_id": "hub-1"}
+    listing = {"operation": "prompt_list", "tool_name": None}
+    ingest(connection, sql_row("4", parent_span_id="3" * 16, observed_by="server", **listing))
+    ingest(connection, sql_row("3", parent_span_id="2" * 16, **listing, **here))
+    ingest(connection, sql_row("7", parent_span_id="6" * 16, **listing, **here))
+    ingest(
+        connection,
+        sql_row("2", parent_span_id="1" * 16, observed_by="server", metadata={"unhandled": True}, **here),
+        sql_row("6", observed_by="server", **here),
+    )
+    ingest(connection, sql_row("1"))
+    assert value(connection, _NOW) is True
+    assert rows(connection, _COUNTED) == [("1",), ("6",), ("7",)]
+    assert value(connection, "select settle_communications()") == 0
+
+
 def test_settling_copying_folding_and_migrating_at_once(database_url: str) -> None:
     """Nobody deadlocks or fails, and in the end each call is one counted row, in the registry as in the rollups."""
     over = Event()

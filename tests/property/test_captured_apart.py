@@ -17,8 +17,11 @@ from elf_automations.storage.writer import PostgresWriter
 from records import recorded
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "mcp"
-# Each is of one kind: mounted and proxied servers, a gateway, a client whose server alone knows its name.
-NAMES = ("fastmcp4_mounted", "fastmcp3_mounted", "agentgateway", "fastmcp4_http", "native_mcp2")
+# Each is of one kind: mounted servers, proxies and what they look up, a gateway, a client whose server alone knows its name.
+NAMES = (
+    *("fastmcp4_mounted", "fastmcp3_mounted", "fastmcp4_proxy", "fastmcp3_proxy"),
+    *("agentgateway", "fastmcp4_http", "native_mcp2"),
+)
 
 
 def _captured(name: str) -> list[SpanRecord]:

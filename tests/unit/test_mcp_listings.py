@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from elf_automations.model import ResourceRecord, SpanKind, StatusCode, settle
-from records import START_NS, span, tool_call
+from records import START_NS, recorded, span, tool_call
 
 CLIENT, SERVER, INTERNAL = SpanKind.CLIENT, SpanKind.SERVER, SpanKind.INTERNAL
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "mcp"
 SDK = "mcp-python-sdk"
 MS = 1_000_000
 
@@ -104,3 +109,42 @@ def test_a_joint_listing_of_several_servers_is_one_call():
     asked, served = listing(1, 0, scope_name="fastmcp"), listing(2, 1, SERVER, parent=1, scope_name="fastmcp")
     backends = [listing(number, 2, parent=2, scope_name="fastmcp") for number in (3, 4)]
     assert counted(asked, served, *backends) == ["tool_list"]
+
+
+def relay(number: int, **fields: Any):
+    """A FastMCP server's span of a call whose tool is another server's."""
+    passed = {"fastmcp.server.name": "front", "fastmcp.provider.type": "ProxyProvider"}
+    attributes = passed | fields.pop("attributes", {})
+    return tool_call(number, SERVER, attributes=attributes, start_ns=START_NS, scope_name="fastmcp", **fields)
+
+
+def test_what_a_server_looks_up_to_pass_a_call_on_is_no_call():
+    asked, backend = listing(3, 1, parent=2, scope_name="fastmcp"), listing(4, 2, SERVER, parent=3)
+    assert counted(call(1, 0), relay(2, parent=1), asked, backend) == ["tool_call"]
+    # The instrumented server's span is its own, and FastMCP writes on it what it knows.
+    assert counted(call(1, 0), replace(relay(2, parent=1), scope_name="elf-automations.mcp"), asked) == ["tool_call"]
+    unknown = tool_call(2, SERVER, parent=1, scope_name="fastmcp", attributes={"fastmcp.server.name": "front"})
+    assert counted(call(1, 0), unknown, asked) == ["tool_call"]
+    handled = relay(2, parent=1, attributes={"fastmcp.provider.type": "LocalProvider"})
+    assert counted(call(1, 0), handled, asked, backend) == ["tool_call", "tool_list"]
+    elsewhere = replace(asked, resource=ResourceRecord({"service.name": "other"}))
+    assert counted(call(1, 0), relay(2, parent=1), elsewhere) == ["tool_call", "tool_list"]
+
+
+def test_what_is_listed_for_a_listing_nobody_asked_for_is_no_call():
+    implicit = {"attributes": {"elf.implicit": True}}
+    for lookup in (listing(1, 0, SERVER, scope_name="fastmcp"), listing(1, 0, SERVER, **implicit)):
+        asked = listing(2, 1, parent=1, scope_name="fastmcp")
+        assert settle([lookup, asked, listing(3, 2, parent=2), listing(4, 2, SERVER, parent=3)]).rows == ()
+        assert counted(lookup, call(2, 1, parent=1)) == ["tool_call"]
+    handshake = span(1, "initialize", SERVER, {"mcp.method.name": "initialize"})
+    assert counted(handshake, listing(2, 1, parent=1)) == ["tool_list"]
+
+
+@pytest.mark.parametrize("name", ["fastmcp4_proxy", "fastmcp3_proxy"])
+def test_the_calls_of_a_captured_proxy_are_those_of_its_client(name):
+    rows = settle(recorded(FIXTURES / f"{name}.json")).rows
+    asked = sorted((row for row in rows if row.counted and row.observed_by == "client"), key=lambda row: row.timestamp)
+    assert [row.tool_name or row.operation for row in asked] == [
+        *("px_ok", "px_ok", "survey", "tool_list", "px_nope", "prompt_get", "resource_read", "ok")
+    ]

@@ -57,6 +57,7 @@ class Call:
     better. `outcome_derived` marks a client that saw nothing wrong and did not say how the call ended: a server that
     saw it cancelled knows better. `relayed` marks a span that passes on the call of the server span above it in its
     process, if that is a call of the same. `unasked` marks a request that libraries also make on their own account.
+    `unhandled` marks a server that no handler of the application answers for: what it lists it looks up by itself.
     `counts` is False for what is kept for drill-down only, whoever else saw it.
     """
 
@@ -75,6 +76,7 @@ class Call:
     outcome_derived: bool = False
     relayed: bool = False
     unasked: bool = False
+    unhandled: bool = False
     counts: bool = True
 
 

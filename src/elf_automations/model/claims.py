@@ -16,6 +16,7 @@ _MAX_ANCESTORS: Final = 64
 # A record by hand measures with another clock than the span: a millisecond covers the difference.
 _CLOCKS_NS: Final = 1_000_000
 LISTING: Final = "tool_list"
+LISTINGS: Final = frozenset({LISTING, "prompt_list", "resource_list", "resource_template_list"})
 CALLING: Final = "tool_call"
 
 
@@ -89,12 +90,14 @@ def _claim(batch: Batch, key: SpanKey, call: Call) -> SpanKey | Noise | None:
     inner: Call | None = call  # the layer just below, None once a client of another call lies between
     for ancestor in ancestors(batch, key):
         noise = batch.noise.get(ancestor)
-        if noise and noise.protocol == call.protocol and call.side == "server" and claimant is None:
+        if noise and noise.protocol == call.protocol and claimant is None and _follows(call, noise):
             return noise
         above = batch.calls.get(ancestor)
         if above is None or above.protocol != call.protocol:
             continue
         if above.side == "server" and (inner is None or not _passed_on(above, inner)):
+            if inner is not None and _looked_up(above, inner):
+                return Noise(call.protocol)
             break
         if above.side in {"client", "server"}:
             if call.operation == LISTING and above.operation == CALLING:
@@ -113,9 +116,19 @@ def same_call(outer: Call, inner: Call) -> bool:
 
 def _passed_on(server: Call, inner: Call) -> bool:
     """Return whether `inner` is how `server` answers the very call it got: a mounted server, a proxy, a joint list."""
-    if not inner.relayed and inner.operation != LISTING:
+    if not inner.relayed and inner.operation not in LISTINGS:
         return False
     return same_call(server, inner) and process_of(server.span) == process_of(inner.span)
+
+
+def _looked_up(server: Call, inner: Call) -> bool:
+    """Return whether `server` listed by itself, to find who answers the call it got: no handler of its own does."""
+    return server.unhandled and inner.operation in LISTINGS and process_of(server.span) == process_of(inner.span)
+
+
+def _follows(call: Call, noise: Noise) -> bool:
+    """Return whether `call`, below `noise`, is its server's half, or a listing made to answer a listing."""
+    return call.side == "server" or (noise.listing and call.operation in LISTINGS)
 
 
 def _root(direct: Mapping[SpanKey, SpanKey], key: SpanKey) -> SpanKey:

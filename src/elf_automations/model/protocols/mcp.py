@@ -24,18 +24,27 @@ from elf_automations.model.call import (
     stated_target,
     states_outcome,
 )
+from elf_automations.model.claims import LISTINGS
 from elf_automations.model.cost import estimated_cost, tokens_used
 from elf_automations.model.entity import Entity, EntityRef, identify
 from elf_automations.model.immutable import record
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
-from elf_automations.model.protocols.mcp_dialects import CONVENTION, DIALECTS, Dialect
+from elf_automations.model.protocols.mcp_dialects import (
+    CONVENTION,
+    DIALECTS,
+    FASTMCP_PASSES_ON,
+    FASTMCP_PROVIDER,
+    FASTMCP_SERVER,
+    Dialect,
+)
 from elf_automations.model.protocols.mcp_messages import Request, read_failure, read_request
 from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord, StatusCode
 
 UNKNOWN: Final = "unknown"
 # Chatter takes its server's half along; a library's internals are layers inside a call, and what is below them is not.
 _CHATTER: Final = Noise("mcp")
+_LISTING: Final = Noise("mcp", listing=True)
 _INTERNAL: Final = Noise("mcp internals")
 
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -55,6 +64,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "roots/list": "roots_list",
 }
 CHATTER: Final = frozenset({"initialize", "ping", "server/discover", "subscriptions/listen"})
+_HANDLED: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 _HTTP_REFUSED: Final = 400
 _NOTHING_READ: Final = Request()
 _KEPT: Final[Mapping[str, str]] = {
@@ -82,7 +92,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     side = stated_side(span, said.side)
     by_hand = side == "manual"
     if not by_hand and _is_noise(span, said, dialect):
-        return _CHATTER
+        return _LISTING if OPERATIONS.get(said.method) in LISTINGS else _CHATTER
     request = read_request(span.attributes.get(dialect.request)) if dialect.request else _NOTHING_READ
     called = said.called or request.name
     tool = span.text(*dialect.tools) if by_hand else None
@@ -93,7 +103,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
     server = span.text(*dialect.servers) if dialect.servers else None
     target, named = stated_target(span, lambda: EntityRef(server, "mcp") if server else _target(span, said.side))
     tokens, size = tokens_used(span), stated_size(span)
-    relayed = _is_relayed(span, said, dialect)
+    relayed, unhandled = _is_relayed(span, said, dialect), _is_unhandled(span, said)
     outcome = stated_outcome(span, lambda: _outcome(span, dialect))
     # A registry entity is what the span names, not what is only guessed; and a server may ask its client.
     is_server = (named or server is not None) and target.registry_type == "mcp_server" and not by_hand
@@ -116,12 +126,13 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
                 payload_size_bytes=request.size_bytes if size is None else size,
                 tokens_used=tokens,
                 estimated_cost=estimated_cost(span, tokens),
-                metadata=_metadata(span, dialect, prompt, uri) | ({"relayed": True} if relayed else {}),
+                metadata=_metadata(span, dialect, prompt, uri) | _marks(relayed=relayed, unhandled=unhandled),
             ),
         ),
         key=tool or prompt or uri or "",
         entities=(_server(span, target.id),) if is_server else (),
         relayed=relayed,
+        unhandled=unhandled,
         unasked=dialect.checks and said.method == "tools/list" and span.text(elf.ELF_OUTCOME) is None,
     )
 
@@ -173,6 +184,18 @@ def _is_relayed(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
     if said.side == "server":
         return dialect.mounts
     return _has_any(span, dialect.relays)
+
+
+def _is_unhandled(span: SpanRecord, said: _Said) -> bool:
+    """Return whether a FastMCP server passes the call on, or found nobody to answer it; it says so on our spans too."""
+    if said.side != "server" or said.method not in _HANDLED or FASTMCP_SERVER not in span.attributes:
+        return False
+    return span.text(FASTMCP_PROVIDER) in FASTMCP_PASSES_ON
+
+
+def _marks(**marks: bool) -> dict[str, AttributeValue]:
+    """Return those of `marks` that are true as metadata: settling in SQL reads them there."""
+    return {name: True for name, is_true in marks.items() if is_true}
 
 
 def _has_any(span: SpanRecord, marks: Mapping[str, AttributeValue]) -> bool:

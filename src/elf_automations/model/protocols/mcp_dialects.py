@@ -73,6 +73,11 @@ _OPENLIT: Final = Dialect(
     kept={"mcp.response.size": "response_size_bytes"},
 )
 
+FASTMCP_SERVER: Final = "fastmcp.server.name"
+FASTMCP_PROVIDER: Final = "fastmcp.provider.type"
+# Who provides what is called where no function of the server does; of what it does not know it says nothing.
+FASTMCP_PASSES_ON: Final = frozenset({"ProxyProvider", "FastMCPProvider", None})
+
 CONVENTION: Final = Dialect(names=(Naming(re.compile(r"(?:tools/call|prompts/get) (?P<called>.+)")),))
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -81,9 +86,9 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     # A listing without a parent is FastMCP looking up a schema for itself, or the half of one that its client counts.
     "fastmcp": Dialect(
         names=(Naming(re.compile(_NAMED)),),
-        servers=("fastmcp.server.name",),
+        servers=(FASTMCP_SERVER,),
         closed=True,
-        relays={"fastmcp.provider.type": "ProxyProvider"},
+        relays={FASTMCP_PROVIDER: "ProxyProvider"},
         mounts=True,
         orphans=frozenset({"tools/list"}),
     ),
