@@ -97,18 +97,11 @@ class HttpReceiver:
         if decode is None:
             message = f"the content type is not one of {', '.join(_DECODERS)}"
             raise _RefusedError(415, answers.INVALID_ARGUMENT, message)
+        body = await self._received(request)
         try:
-            body = await self._body(request)
             receipt = await asyncio.wrap_future(self._intake.submit(body, decode))
-        except TooLargeError as error:
-            raise _RefusedError(413, answers.RESOURCE_EXHAUSTED, str(error)) from None
-        except (MalformedRequestError, ValueError) as error:
+        except MalformedRequestError as error:
             raise _RefusedError(400, answers.INVALID_ARGUMENT, str(error)) from None
-        except TimeoutError:
-            message = f"the body did not arrive within {self._body_seconds:g} seconds"
-            raise _RefusedError(408, answers.INVALID_ARGUMENT, message) from None
-        except ClientDisconnect:
-            raise _RefusedError(400, answers.INVALID_ARGUMENT, "the client went away") from None
         except ElfTelemetryError as error:
             # Whatever keeps the database from taking data, the data is good: it must come again, not be dropped.
             raise _RefusedError(503, answers.UNAVAILABLE, str(error), retry=True) from None
@@ -116,6 +109,20 @@ class HttpReceiver:
             message = f"the spans could not be stored: {type(error).__name__}"
             raise _RefusedError(503, answers.UNAVAILABLE, message, retry=True) from error
         return answers.accepted(receipt.refused)
+
+    async def _received(self, request: Request) -> bytes:
+        try:
+            return await self._body(request)
+        except TooLargeError as error:
+            raise _RefusedError(413, answers.RESOURCE_EXHAUSTED, str(error)) from None
+        except ValueError as error:
+            raise _RefusedError(400, answers.INVALID_ARGUMENT, str(error)) from None
+        except TimeoutError:
+            # 408 would be the word for it, but clients drop what gets it.
+            message = f"the body did not arrive within {self._body_seconds:g} seconds"
+            raise _RefusedError(503, answers.UNAVAILABLE, message, retry=True) from None
+        except ClientDisconnect:
+            raise _RefusedError(400, answers.INVALID_ARGUMENT, "the client went away") from None
 
     async def _body(self, request: Request) -> bytes:
         limit = self._max_bytes

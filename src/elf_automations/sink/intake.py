@@ -18,6 +18,7 @@ from typing import Final
 from elf_automations.errors import ElfTelemetryError
 from elf_automations.model import MappedBatch, SpanRecord, map_batch
 from elf_automations.model.from_otlp import OtlpSpans
+from elf_automations.model.from_otlp_bytes import MalformedRequestError
 from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.sink.accounts import Accounts
 from elf_automations.sink.failures import BusyError, ClosedError
@@ -265,7 +266,8 @@ def _decoded(request: _Request) -> _Decoded | None:
     try:
         found = request.decode(request.body)
     except Exception as error:
-        request.done.set_exception(error)
+        malformed = isinstance(error, ValueError) and not isinstance(error, MalformedRequestError)
+        request.done.set_exception(MalformedRequestError(str(error)) if malformed else error)
         return None
     return _Decoded(request.done, found.records, found.refused)
 
