@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 import orjson
 from a2a.utils.constants import TransportProtocol
+from a2a.utils.errors import TaskNotFoundError
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
 from opentelemetry.trace import Tracer
 
@@ -77,6 +78,8 @@ def _tell(tracer: Tracer, error: Any, binding: str) -> None:
     try:
         cause = sys.exc_info()[1]
         if not is_instrumentation_enabled() or (cause is not None and passed_through(cause)):
+            return
+        if isinstance(error, TaskNotFoundError):  # what the SDK makes of a handler's None, which its span has told
             return
         refused = _refused()
         headers = {name.lower(): value for name, value in refused.request.headers.items()} if refused.request else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import isfunction
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.request_handler import RequestHandler
 from a2a.types.a2a_pb2 import AgentCard
+from a2a.utils.errors import TaskNotFoundError
 from opentelemetry import baggage
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -31,21 +33,69 @@ from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.instrumentation.identity import ACTOR, callees_entries, caller_attributes
 from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, PatchPoint, Point
 from elf_automations.instrumentation.spans import CallSpan, start_server_span
-from elf_automations.model import EntityRef
+from elf_automations.model import EntityRef, Status
 
 logger = logging.getLogger(__name__)
 
 VERSION_HEADER: Final = "a2a-version"
-# The request being served: a subclass's override that calls `super()` is still the same request.
+# The request being served: it stays the same one when a handler leaves it to `super()` or to another handler.
 _SERVING: Final = otel_context.create_key("elf-a2a-request-served")
 _HANDLERS: Final = (
     ("a2a.server.request_handlers.default_request_handler_v2", "DefaultRequestHandlerV2"),
     ("a2a.server.request_handlers.default_request_handler", "LegacyRequestHandler"),
 )
+_CAME_WITH: Final = ("headers", "grpc_context")
 _GRPC_CONTEXTS: Final = (
     ("a2a.server.request_handlers.grpc_handler", "GrpcHandler._build_call_context"),
     ("a2a.compat.v0_3.context_builders", "V03GrpcServerCallContextBuilder.build"),
 )
+_FINDING: Final = frozenset({"GetTask", "CancelTask"})
+
+
+@dataclass(slots=True)
+class _Served:
+    """A request that has its span, as its handler was given it; `team` is whose it is, as far as a handler said."""
+
+    call: CallSpan
+    params: Any
+    context: Any
+    team: EntityRef | None
+
+    def is_again(self, params: Any, context: Any) -> bool:
+        """Return whether a handler was given this very request again, be it with a context made from its own."""
+        if context is self.context or params is self.params:
+            return True
+        if not isinstance(context, ServerCallContext) or not isinstance(self.context, ServerCallContext):
+            return False
+        state, own = context.state, self.context.state
+        return state is own or any(name in own and state.get(name) is own[name] for name in _CAME_WITH)
+
+
+class _Layer(CallSpan):
+    """A request within the handler that its span is of: only its context is its own."""
+
+    __slots__ = ()
+
+    def conclude(self, status: Status, error_type: str | None, message: str | None, code: str | None) -> None:
+        """Leave the outcome to the handler that answers."""
+
+
+class _Finding(Observation):
+    """A request for one task: a handler that answers None has none, and the SDK then says so."""
+
+    __slots__ = ("_found",)
+
+    def see(self, event: Any) -> None:
+        """Take note of the answer."""
+        self._found = event is not None
+        super().see(event)
+
+    def conclude(self) -> None:
+        """End the call: it returned."""
+        if self._found:
+            super().conclude()
+        else:
+            self.fail(TaskNotFoundError())
 
 
 def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
@@ -114,9 +164,9 @@ def start_request(
 ) -> CallSpan:
     """Start the SERVER span of a request to `handler` (None: unknown), as a child of what its headers carry."""
     parent = incoming(headers)
-    card: Any = getattr(handler, "_agent_card", None)
+    card = _card_of(handler)
     attributes: dict[str, AttributeValue] = call_attributes(method, "server")
-    if isinstance(card, AgentCard):
+    if card is not None:
         attributes |= own_attributes(handler, card)
     attributes.update(said)
     attributes.update(caller_attributes(parent))
@@ -130,26 +180,43 @@ def start_request(
 
 def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: Any) -> Observation | None:
     """Start the span of a request; None when it has one or when tracing is suppressed."""
-    served = otel_context.get_value(_SERVING)
-    if (served is not None and served is context) or not is_instrumentation_enabled():
+    if not is_instrumentation_enabled():
         return None
+    served = otel_context.get_value(_SERVING)
+    if isinstance(served, _Served) and served.is_again(params, context):
+        return None if served.team else _delegated(served, method, handler)
     headers: Mapping[str, str] = headers_of(context) if isinstance(context, ServerCallContext) else {}
     said = request_attributes(params)
     if headers:
         said[elf.ELF_A2A_BINDING] = server_binding(context)
     call = start_request(tracer, method, handler, headers, said)
-    call.context = _acting(call.context, handler, context)
-    return Observation(call, method)
+    card = _card_of(handler)
+    request = _Served(call, params, context, _team(card))
+    kept = callees_entries(baggage.get_all(call.context))
+    call.context = _acting(covered(call.context, by_caller=False), request, {GRPC_CONTEXT: None, BAGGAGE: kept})
+    return _Finding(call, method) if method.name in _FINDING else Observation(call, method)
 
 
-def _acting(served: Context, handler: Any, request: Any) -> Context:
-    """Return the context of a handler: it serves `request`, and its team acts instead of the caller."""
-    values: dict[str, object] = {
-        _SERVING: request,
-        GRPC_CONTEXT: None,
-        BAGGAGE: callees_entries(baggage.get_all(served)),
-    }
-    card: Any = getattr(handler, "_agent_card", None)
-    if isinstance(card, AgentCard) and card.name:
-        values[ACTOR] = EntityRef(card.name, "team")
-    return context_with(covered(served, by_caller=False), values)
+def _delegated(served: _Served, method: Method, handler: Any) -> Observation | None:
+    """Let the handler that a request was handed on to name its team, where the first one did not know it."""
+    card = _card_of(handler)
+    request = replace(served, team=_team(card))
+    if card is None or request.team is None:
+        return None
+    served.call.set(own_attributes(handler, card))
+    return Observation(_Layer(served.call.span, _acting(otel_context.get_current(), request)), method)
+
+
+def _acting(context: Context, request: _Served, values: Mapping[str, object] | None = None) -> Context:
+    """Return `context` with `values` for a handler: it serves `request`, and its team acts instead of the caller."""
+    actor = {ACTOR: request.team} if request.team else {}
+    return context_with(context, {_SERVING: request, **actor, **(values or {})})
+
+
+def _card_of(handler: object) -> AgentCard | None:
+    card = getattr(handler, "_agent_card", None)
+    return card if isinstance(card, AgentCard) else None
+
+
+def _team(card: AgentCard | None) -> EntityRef | None:
+    return EntityRef(card.name, "team") if card is not None and card.name else None
