@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def address(said: str, name: str) -> Address | None:
 
 
 def tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> Tls | None:
-    """Return the TLS files; None without any; raises ConfigurationError when they do not go together or are missing."""
+    """Return the TLS files; None without any; raises ConfigurationError when they are missing or do not go together."""
     if certificate is None and key is None and client_authority is None:
         return None
     if certificate is None or key is None:
@@ -86,4 +87,14 @@ def tls(certificate: Path | None, key: Path | None, client_authority: Path | Non
     for file in (certificate, key, client_authority):
         if file is not None and not file.is_file():
             raise ConfigurationError(f"there is no file {file}: TLS takes PEM files")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # With no password given OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(certificate, key, password="")
+        if client_authority:
+            context.load_verify_locations(client_authority)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the TLS files cannot be used: {error}; they must be PEM, the key the certificate's and not encrypted"
+        ) from None
     return Tls(certificate, key, client_authority)

@@ -10,13 +10,13 @@ import signal
 import tempfile
 import threading
 import time
-from dataclasses import replace
-from multiprocessing.connection import wait
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
 from types import FrameType
 from typing import Final
 
+from elf_automations.errors import ConfigurationError
 from elf_automations.sink.accounts import MULTIPROCESS_FOLDER
 from elf_automations.sink.configuration import SinkConfiguration
 from elf_automations.sink.http_server import bound
@@ -33,7 +33,8 @@ _processes = multiprocessing.get_context("spawn")
 def serve_with(workers: int, configuration: SinkConfiguration, listening: Listening | None = None) -> bool:
     """Serve with `workers` processes until SIGTERM or Ctrl-C; one that dies is started again.
 
-    Returns whether every one of them finished in time what it was given. Raises as `serve`.
+    `listening` is told when all of them accept connections. Returns whether every one of them finished in time what it
+    was given. Raises as `serve`.
     """
     if workers == 1:
         return serve(configuration, listening)
@@ -54,10 +55,28 @@ def serve_with(workers: int, configuration: SinkConfiguration, listening: Listen
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(slots=True, eq=False)
+class _Worker:
+    process: BaseProcess
+    says: Connection
+    ready: bool = False
+
+    def hear(self) -> str:
+        """Take its one word, when it is there; return what it found wrong with its configuration, if anything."""
+        if self.ready or not self.says.poll():
+            return ""
+        try:
+            wrong: str = self.says.recv()
+        except EOFError:
+            return ""
+        self.ready = not wrong
+        return wrong
+
+
 class _Watch:
     def __init__(self, workers: int, configuration: SinkConfiguration) -> None:
         self._workers, self._configuration = workers, configuration
-        self._running: list[BaseProcess] = []
+        self._running: list[_Worker] = []
         self._stopping = False
         # Written by the signal handler, so that whoever waits for processes wakes up.
         self._wakes, self._wake = os.pipe()
@@ -65,54 +84,74 @@ class _Watch:
     def run(self, listening: Listening | None) -> bool:
         for number in _SIGNALS:
             signal.signal(number, self._stop)
-        ready = _processes.Semaphore(0)
-        self._running = [self._start(ready) for _ in range(self._workers)]
-        for _ in self._running:
-            while not ready.acquire(timeout=0.2):
-                if self._stopping or not all(process.is_alive() for process in self._running):
-                    break
-        if listening and not self._stopping:
-            listening(self._configuration.http, self._configuration.grpc)
+        self._running = [self._start() for _ in range(self._workers)]
+        told = False
         while not self._stopping:
-            wait([self._wakes, *(process.sentinel for process in self._running)])
+            silent = [worker.says for worker in self._running if not worker.ready]
+            wait([self._wakes, *silent, *(worker.process.sentinel for worker in self._running)])
+            self._hear(fatal=not told)
+            if not told and all(worker.ready for worker in self._running):
+                told = True
+                if listening:
+                    listening(self._configuration.http, self._configuration.grpc)
             if not self._stopping:
-                self._replace_the_dead(ready)
+                self._replace_the_dead()
         return self._end()
 
-    def _start(self, ready: Semaphore) -> BaseProcess:
-        process = _processes.Process(target=_work, args=(self._configuration, ready), name="elf-telemetry sink")
+    def _start(self) -> _Worker:
+        hears, says = _processes.Pipe(duplex=False)
+        process = _processes.Process(target=_work, args=(self._configuration, says), name="elf-telemetry sink")
         process.start()
-        return process
+        says.close()
+        return _Worker(process, hears)
 
-    def _replace_the_dead(self, ready: Semaphore) -> None:
-        for at, process in enumerate(self._running):
-            if not process.is_alive():
-                logger.error("a worker of the sink ended with code %s; another takes its place", process.exitcode)
-                time.sleep(_AGAIN_SECONDS)
-                self._running[at] = self._start(ready)
+    def _hear(self, *, fatal: bool) -> None:
+        """Take what workers say; while none has served, a wrong configuration ends all, later it can be mended."""
+        for wrong in filter(None, [worker.hear() for worker in self._running]):
+            if fatal:
+                self._end()
+                raise ConfigurationError(wrong)
+            logger.error("a worker of the sink cannot start: %s", wrong)
+
+    def _replace_the_dead(self) -> None:
+        for dead in [worker for worker in self._running if not worker.process.is_alive()]:
+            code = dead.process.exitcode
+            logger.error("a worker of the sink ended with code %s; another takes its place", code)
+            dead.says.close()
+            self._running.remove(dead)
+            wait([self._wakes], _AGAIN_SECONDS)
+            if not self._stopping:
+                self._running.append(self._start())
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
         os.write(self._wake, b"x")
 
     def _end(self) -> bool:
-        for process in self._running:
+        processes = [worker.process for worker in self._running]
+        for process in processes:
             process.terminate()
         ends = time.monotonic() + self._configuration.drain_seconds + _BEYOND_DRAIN_SECONDS
-        for process in self._running:
+        for process in processes:
             process.join(max(0.0, ends - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
+        for worker in self._running:
+            worker.says.close()
         os.close(self._wake)
         os.close(self._wakes)
         # One that was ended before it could listen had taken nothing.
-        return all(process.exitcode in {0, -signal.SIGTERM} for process in self._running)
+        return all(process.exitcode in {0, -signal.SIGTERM} for process in processes)
 
 
-def _work(configuration: SinkConfiguration, ready: Semaphore) -> None:
+def _work(configuration: SinkConfiguration, says: Connection) -> None:
     threading.Thread(target=_follow_parent, name="elf-sink-parent", daemon=True).start()
-    in_time = serve(configuration, lambda _http, _grpc: ready.release())
+    try:
+        in_time = serve(configuration, lambda _http, _grpc: says.send(""))
+    except ConfigurationError as error:
+        says.send(str(error))
+        raise SystemExit(error.exit_code) from None
     raise SystemExit(0 if in_time else 1)
 
 
