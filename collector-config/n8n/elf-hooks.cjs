@@ -9,6 +9,7 @@
 // they arrive in order; one that cannot be delivered is dropped and counted, and the workflow it was about is told
 // again, as it is then, when the receiver is back. Item data, headers, parameters, people and tokens are never read
 // into an event, with two exceptions: `traceparent` and `tracestate` of a Webhook node, and the host of a node's URL.
+// In queue mode the workers need the file and the variables as well: who ran an execution tells how it ended.
 
 'use strict';
 
@@ -173,6 +174,22 @@ function trace(runData, described) {
   return {};
 }
 
+// Nodes that work inside n8n, the ones that loops run most. They are no rows unless the webhook wants all nodes.
+const INSIDE = new Set([
+  'aggregate', 'code', 'compareDatasets', 'dateTime', 'filter', 'function', 'functionItem', 'if', 'itemLists', 'limit',
+  'merge', 'noOp', 'removeDuplicates', 'renameKeys', 'set', 'sort', 'splitInBatches', 'splitOut', 'summarize', 'switch',
+]);
+
+// The node runs that are told: what may reach outside before what stays inside, and of each node as many as of others.
+function chosen(runs, described) {
+  if (runs.length <= MAX_RUNS) return runs;
+  const inside = ([name]) => INSIDE.has(text(object(described.get(name)).type)?.split('.').pop());
+  const byRun = (one, other) => one[2] - other[2];
+  const wanted = [...runs.filter((each) => !inside(each)).sort(byRun), ...runs.filter(inside).sort(byRun)];
+  const kept = new Set(wanted.slice(0, MAX_RUNS));
+  return runs.filter((each) => kept.has(each));
+}
+
 function execution(said, executionId, of) {
   const { data, mode, status, finished, startedAt, stoppedAt, waitTill } = object(said);
   const { resultData, executionData, parentExecution } = object(data);
@@ -197,9 +214,7 @@ function execution(said, executionId, of) {
     lastNodeExecuted: text(lastNodeExecuted, 255),
     parentExecution: linked(parentExecution) ?? caller ?? linked({ executionId: started }),
     ...trace(object(runData), described),
-    nodes: runs
-      .slice(0, MAX_RUNS)
-      .map(([name, told, index]) => run(name, told, index, object(runData), described)),
+    nodes: chosen(runs, described).map(([name, told, index]) => run(name, told, index, object(runData), described)),
     nodesLeftOut: runs.length > MAX_RUNS ? runs.length - MAX_RUNS : undefined,
   };
 }
@@ -451,12 +466,22 @@ function hooks(url) {
       if (workflows) setTimeout(() => void tellAgain([described.id]), CONFIRM_MS).unref();
     });
   const named = (event) => hook((id) => sender.put(about(event, { id: text(String(id), 255) })));
+  let warnedOfSize = -Infinity;
+  function warnOfSize({ execution: { id, nodes, nodesLeftOut }, workflow: { name } }) {
+    const now = Date.now();
+    if (nodesLeftOut === undefined || now - warnedOfSize < WARN_EVERY_MS) return;
+    warnedOfSize = now;
+    warn(`execution ${id} of ${name} is told without ${nodesLeftOut} of its ${nodes.length + nodesLeftOut} node runs`);
+  }
   const executed = hook((said, of, id) => {
+    // In queue mode n8n calls this in the worker that ran it, and again, with the job's id, in whoever queued it.
+    if (object(said).jobId !== undefined) return;
     if (sender.full) {
       sender.lose(text(object(of).id, 255) ?? '', 'too many wait already');
       return;
     }
     const event = { ...about('workflow.executed', workflow(of)), execution: execution(said, id, of) };
+    warnOfSize(event);
     if (event.execution.status === 'waiting') sender.put(event);
     else if (event.execution.mode === 'retry') void tellRetry(event);
     else tell(event);

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import psycopg
 import pytest
 
 from command import eventually
+from elf_automations.model.n8n_nodes import node_kind
 from elf_automations.n8n import hooks_file
 from elf_automations.registry.node_targets import node_targets
 from n8n_webhook_process import webhook
@@ -196,6 +198,66 @@ def test_a_sub_workflow_is_told_after_the_execution_that_started_it() -> None:
         eventually(lambda: len(bodies) == 4)
         n8n.ended()
     assert [json.loads(body)["execution"]["id"] for body in bodies] == ["stranger", "parent", "child", "grandchild"]
+
+
+def looped(**runs: tuple[str, int]) -> list[Any]:
+    """What n8n hands over of an execution whose nodes, each of a type, ran so often."""
+    data = {
+        name: [{"startTime": 1, "executionIndex": index} for index in range(often)] for name, (_, often) in runs.items()
+    }
+    run, workflow, execution_id = ended("loop", "webhook", resultData={"runData": data})
+    workflow["nodes"] = [{"name": name, "type": f"n8n-nodes-base.{kind}"} for name, (kind, _) in runs.items()]
+    return [run, workflow, execution_id]
+
+
+def test_what_a_loop_calls_outside_is_told_before_what_stays_inside() -> None:
+    calls = looped(Loop=("splitInBatches", 1001), Set=("set", 1000), HTTP=("httpRequest", 1000))
+    with listening() as (url, bodies), caller({"ELF_N8N_WEBHOOK_URL": url}) as n8n:
+        n8n.say(hook="workflow.postExecute", args=calls)
+        eventually(lambda: len(bodies) == 1)
+        assert n8n.ended() == "elf-hooks: execution loop of loop is told without 1001 of its 3001 node runs\n"
+    told = json.loads(bodies[0])["execution"]
+    runs = Counter(node["name"] for node in told["nodes"])
+    assert (runs["HTTP"], runs.total(), told["nodesLeftOut"]) == (1000, 2000, 1001)
+
+
+def test_what_is_left_out_of_a_large_execution_is_said_and_on_its_row(database_url: str) -> None:
+    calls = looped(Loop=("splitInBatches", 1501), First=("httpRequest", 1500), Second=("slack", 1500))
+    environment = {"ELF_DATABASE_URL": database_url, "ELF_N8N_EXECUTIONS": "events"}
+    with webhook(environment=environment) as receiver, caller({"ELF_N8N_WEBHOOK_URL": receiver.url}) as n8n:
+        n8n.say(hook="workflow.postExecute", args=calls)
+        steps = "select workflow_node, count(*) from communication_telemetry where workflow_node <> '' group by 1"
+        eventually(lambda: dict(asked(database_url, steps)) == {"First": 1000, "Second": 1000})
+        said = n8n.ended()
+    assert said == "elf-hooks: execution loop of loop is told without 2501 of its 4501 node runs\n"
+    left_out = (
+        "select metadata -> 'node_runs_left_out' from communication_telemetry where counted and workflow_node is null"
+    )
+    assert asked(database_url, left_out) == [(2501,)]
+
+
+def test_what_the_hooks_take_to_stay_inside_does() -> None:
+    (listed,) = re.findall(r"const INSIDE = new Set\(\[(.*?)\]\)", hooks_file().read_text(), re.DOTALL)
+    names = re.findall(r"'(\w+)'", listed)
+    assert len(names) > 10
+    assert {node_kind(f"n8n-nodes-base.{name}") for name in names} == {"inside"}
+
+
+def test_an_execution_that_a_worker_ran_is_told_by_the_worker_alone(database_url: str) -> None:
+    """In queue mode n8n calls the hook in the process that queued it too, with another start and the job's id."""
+    mine, workflow, execution_id = ended("7", "webhook")
+    run = {**mine, "startedAt": 1_795_331_277_108, "stoppedAt": 1_795_331_277_208}
+    copy = {**run, "startedAt": 1_795_331_277_101, "jobId": "3"}
+    environment = {"ELF_DATABASE_URL": database_url, "ELF_N8N_EXECUTIONS": "events"}
+    with webhook(environment=environment) as receiver, caller({"ELF_N8N_WEBHOOK_URL": receiver.url}) as n8n:
+        executions = "select metadata ->> 'execution_id' from communication_telemetry where counted order by 1"
+        n8n.say(hook="workflow.postExecute", args=[run, workflow, execution_id])
+        eventually(lambda: asked(database_url, executions) == [("7",)])
+        n8n.say(hook="workflow.postExecute", args=[copy, workflow, execution_id])
+        n8n.say(hook="workflow.postExecute", args=ended("8", "webhook"))
+        eventually(lambda: ("8",) in asked(database_url, executions))
+        n8n.ended()
+    assert asked(database_url, executions) == [("7",), ("8",)]
 
 
 def test_a_retry_says_what_it_repeats_and_keeps_its_project() -> None:

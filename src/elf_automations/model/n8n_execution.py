@@ -62,6 +62,7 @@ class Execution:
 
     `incoming` is the caller that its webhook was told, `parent` the execution that started it, `retry_of` the one it
     repeats. One that paused and was `resumed` is told from when it went on for the last time, as n8n's export does.
+    `left_out` is how many node runs of a large one are not among `nodes`.
     """
 
     ref: ExecutionRef
@@ -80,6 +81,7 @@ class Execution:
     parent: ExecutionRef | None
     incoming: TraceParent | None
     nodes: tuple[NodeRun, ...]
+    left_out: int | None
 
 
 def read_execution(workflow: Json, execution: Json) -> Execution | None:
@@ -90,8 +92,9 @@ def read_execution(workflow: Json, execution: Json) -> Execution | None:
             `name`, `type`, `typeVersion`, `service`).
         execution: `id`, `status`, `mode`, `startedAt`, `stoppedAt` (ISO 8601 or ms since 1970), `retryOf`, `error`
             (`name`, `message`, `messages`, `httpCode`, `reason`), `parentExecution` (`executionId`, `workflowId`),
-            `traceparent`, `tracestate`, and `nodes`, which ran: each `name`, `run`, `startTime` (ms since 1970),
-            `executionTime` (ms), `executionIndex`, `status`, `error`, `subExecutions`, `softError`, `items`.
+            `traceparent`, `tracestate`, `nodesLeftOut`, and `nodes`, which ran: each `name`, `run`, `startTime` (ms
+            since 1970), `executionTime` (ms), `executionIndex`, `status`, `error`, `subExecutions`, `softError`,
+            `items`.
     """
     outcome = ending(execution, workflow)
     if outcome is None:
@@ -121,6 +124,7 @@ def read_execution(workflow: Json, execution: Json) -> Execution | None:
         parent=_ref(execution.get("parentExecution")),
         incoming=traceparent(execution.get("traceparent"), execution.get("tracestate")),
         nodes=tuple(_runs(ran, declared, start if retry_of else None)),
+        left_out=_count(execution.get("nodesLeftOut")) or None,
     )
 
 

@@ -81,6 +81,7 @@ def spans_of(
                 elf.ELF_METADATA: _kept(
                     parent_execution_id=execution.parent and execution.parent.execution_id,
                     resumed=execution.resumed or None,
+                    node_runs_left_out=execution.left_out,
                 ),
             }
         ),
