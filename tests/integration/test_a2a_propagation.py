@@ -12,8 +12,11 @@ from a2a.client.interceptors import AfterArgs, BeforeArgs, ClientCallInterceptor
 from a2a.server.context import ServerCallContext
 from a2a.server.request_handlers.grpc_handler import GrpcServerCallContextBuilder
 from a2a.types.a2a_pb2 import GetTaskRequest
+from a2a.utils.errors import TaskNotFoundError
 from opentelemetry import propagate, trace
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from a2a_agents import BINDINGS, Agent, agent, events_of, obey, task
 from elf_automations.instrumentation import acting_as
@@ -141,6 +144,40 @@ async def test_an_agent_started_inside_a_span_does_not_take_that_span_for_every_
                 await client.close()
     (row,) = spans.counted()
     assert (row.observed_by, row.source_id) == ("client", "marketing-team")
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_untraced_callers_of_an_agent_started_inside_a_span_are_traces_of_their_own(binding):
+    spans = Spans()
+    with spans.provider.get_tracer("application").start_as_current_span("start-up") as start_up:
+        async with agent("sales-team") as sales:
+            with instrumented(A2AInstrumentor(), spans), suppress_instrumentation():
+                client = await sales.client(binding)
+                await events_of(client, "complete")
+                with pytest.raises(TaskNotFoundError):
+                    await client.get_task(GetTaskRequest(id="task-1"))
+                await client.close()
+    rows = spans.counted()
+    assert [(row.observed_by, row.operation, row.parent_span_id) for row in rows] == [
+        ("server", "send_task", None),
+        ("server", "get_task", None),
+    ]
+    assert len({row.trace_id for row in rows} | {format(start_up.get_span_context().trace_id, "032x")}) == 3
+
+
+async def test_an_untraced_callers_request_hangs_below_the_http_servers_span():
+    spans = Spans()
+
+    def within(app: Any) -> Any:
+        return OpenTelemetryMiddleware(app, tracer_provider=spans.provider)
+
+    async with agent("sales-team", within=within) as sales:
+        with instrumented(A2AInstrumentor(), spans):
+            async with httpx.AsyncClient() as http:
+                await http.post(f"{sales.url}/rpc", headers={"A2A-Version": "1.0"}, json=ORDER)
+    http_span = next(span for span in spans.finished if span.name.startswith("POST") and span.kind.name == "SERVER")
+    (row,) = spans.counted()
+    assert row.parent_span_id == format(http_span.context.span_id, "016x")
 
 
 async def test_agents_in_one_process_without_a_network_are_told_apart():

@@ -104,8 +104,11 @@ def incoming(headers: Mapping[str, str]) -> Context:
         return current
     context = context_from(headers, current)
     here = trace.get_current_span(current)
-    if getattr(here, "kind", None) is not SpanKind.SERVER:
-        return context
+    kind = getattr(here, "kind", None)
+    if kind is not SpanKind.SERVER:
+        # A span that is not recorded tells no kind: it may well be the server instrumentation's.
+        left_over = kind is not None and trace.get_current_span(context) is here
+        return trace.set_span_in_context(trace.INVALID_SPAN, context) if left_over else context
     remote = trace.get_current_span(context).get_span_context()
     if here.get_span_context().trace_id != remote.trace_id:
         return context
