@@ -1,4 +1,4 @@
-"""The sink's own metrics, by the names OpenTelemetry gives an exporter's self-observability, in Prometheus' form.
+"""The sink's own metrics in Prometheus' form, by the names OpenTelemetry has for them, else with `elf_sink_` before.
 
 Source of the names: OpenTelemetry semantic conventions, SDK metrics and HTTP metrics.
 """
@@ -21,7 +21,8 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class Accounts:
     """Counts what the sink takes, stores and refuses; the books of a sink balance.
 
-    received = stored + duplicate + ignored + refused + failed (sent back to the client to come again).
+    received = stored + duplicate + ignored + refused + failed (sent back to the client to come again), over the spans
+    of all requests that could be read. The others are counted as requests: how many spans they held is not known.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,14 @@ class Accounts:
             registry=self._registry,
             buckets=_SECONDS,
         )
+        self._unread = Counter(
+            "elf_sink_unread_requests",
+            "Requests whose spans were not read, by why: malformed, too large, no room, too slow, stopping.",
+            ["error_type"],
+            registry=self._registry,
+        )
         self._waiting = Gauge(
-            "otel_sdk_processor_span_queue_size",
+            "elf_sink_waiting_requests",
             "Requests that wait for the database.",
             registry=self._registry,
             multiprocess_mode="livesum",
@@ -60,24 +67,27 @@ class Accounts:
         """Enter how many requests wait now."""
         self._waiting.set(requests)
 
-    def stored(self, mapped: MappedBatch, result: WriteResult, seconds: float) -> None:
-        """Enter a committed batch."""
+    def unread(self, error: Exception) -> None:
+        """Enter a request whose spans were not read."""
+        self._unread.labels(type(error).__name__).inc()
+
+    def committed(self, seconds: float) -> None:
+        """Enter the time a batch took."""
         self._duration.observe(seconds)
+
+    def stored(self, mapped: MappedBatch, result: WriteResult) -> None:
+        """Enter what became of the spans of a batch; `result` is empty when it had no row."""
         self._count("stored", "", result.stored)
         self._count("duplicate", "", result.duplicate + mapped.repeated)
+        self._count("ignored", "", mapped.ignored)
         self._count("refused", "rejected", len(result.rejected) + len(mapped.faults))
-        self.ignored(mapped.ignored)
-
-    def ignored(self, spans: int) -> None:
-        """Enter spans that are no call of any protocol."""
-        self._count("ignored", "", spans)
 
     def refused(self, spans: int) -> None:
         """Enter spans that were not valid."""
         self._count("refused", "malformed", spans)
 
     def failed(self, spans: int, error: Exception) -> None:
-        """Enter spans the client is asked to send again."""
+        """Enter spans the client is asked to send again, those that will be refused then among them."""
         self._count("failed", type(error).__name__, spans)
 
     def exposition(self) -> bytes:

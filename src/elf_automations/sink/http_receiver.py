@@ -113,16 +113,26 @@ class HttpReceiver:
     async def _received(self, request: Request) -> bytes:
         try:
             return await self._body(request)
-        except TooLargeError as error:
-            raise _RefusedError(413, answers.RESOURCE_EXHAUSTED, str(error)) from None
-        except ValueError as error:
-            raise _RefusedError(400, answers.INVALID_ARGUMENT, str(error)) from None
-        except TimeoutError:
-            # 408 would be the word for it, but clients drop what gets it.
-            message = f"the body did not arrive within {self._body_seconds:g} seconds"
-            raise _RefusedError(503, answers.UNAVAILABLE, message, retry=True) from None
-        except ClientDisconnect:
-            raise _RefusedError(400, answers.INVALID_ARGUMENT, "the client went away") from None
+        except Exception as error:
+            self._accounts.unread(error)
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> _RefusedError:
+        """Return the answer to a body that could not be read."""
+        match error:
+            case TooLargeError():
+                return _RefusedError(413, answers.RESOURCE_EXHAUSTED, str(error))
+            case MalformedRequestError():
+                return _RefusedError(400, answers.INVALID_ARGUMENT, str(error))
+            case ClientDisconnect():
+                return _RefusedError(400, answers.INVALID_ARGUMENT, "the client went away")
+            case TimeoutError():
+                # 408 would be the word for it, but clients drop what gets it.
+                message = f"the body did not arrive within {self._body_seconds:g} seconds"
+                return _RefusedError(503, answers.UNAVAILABLE, message, retry=True)
+            case _:
+                message = f"the body could not be read: {type(error).__name__}"
+                return _RefusedError(503, answers.UNAVAILABLE, message, retry=True)
 
     async def _body(self, request: Request) -> bytes:
         limit = self._max_bytes

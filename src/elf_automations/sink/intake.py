@@ -22,7 +22,7 @@ from elf_automations.model.from_otlp_bytes import MalformedRequestError
 from elf_automations.model.n8n_nodes import NodeScope
 from elf_automations.sink.accounts import Accounts
 from elf_automations.sink.failures import BusyError, ClosedError
-from elf_automations.storage.contract import Writer
+from elf_automations.storage.contract import Writer, WriteResult
 from elf_automations.storage.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class _Decoded:
     done: Future[Receipt]
     records: Sequence[SpanRecord]
     refused: tuple[str, ...]
+
+    @property
+    def spans(self) -> int:
+        return len(self.records) + len(self.refused)
 
 
 @dataclass(slots=True)
@@ -109,9 +113,9 @@ class Intake:
         done.set_running_or_notify_cancel()
         with self._work:
             if self._closed:
-                raise ClosedError("the sink is stopping")
+                raise self._unread(ClosedError("the sink is stopping"))
             if self._waiting_bytes and self._waiting_bytes + len(body) > self._waiting_limit:
-                raise BusyError("too many requests wait for the database")
+                raise self._unread(BusyError("too many requests wait for the database"))
             self._requests.append(_Request(body, decode, done))
             self._waiting_bytes += len(body)
             self._accounts.waiting(len(self._requests))
@@ -133,7 +137,7 @@ class Intake:
             late = list(self._requests)
             self._requests.clear()
         for request in late:
-            request.done.set_exception(ClosedError("the sink stopped before the spans were stored"))
+            request.done.set_exception(self._unread(ClosedError("the sink stopped before the spans were stored")))
         return not late and not self._at_work
 
     def _run(self) -> None:
@@ -189,7 +193,7 @@ class Intake:
         decoded: list[_Decoded] = []
         spans = 0
         while request is not None:
-            made = _decoded(request)
+            made = self._decoded(request)
             if made is not None:
                 decoded.append(made)
                 spans += len(made.records)
@@ -202,6 +206,21 @@ class Intake:
             return None
         return _Batch(decoded, mapped, began)
 
+    def _decoded(self, request: _Request) -> _Decoded | None:
+        """Return what a request holds; None when it is malformed, which is answered at once."""
+        try:
+            found = request.decode(request.body)
+        except Exception as error:
+            malformed = isinstance(error, ValueError) and not isinstance(error, MalformedRequestError)
+            request.done.set_exception(self._unread(MalformedRequestError(str(error)) if malformed else error))
+            return None
+        return _Decoded(request.done, found.records, found.refused)
+
+    def _unread(self, error: Exception) -> Exception:
+        """Return `error`, which keeps the spans of a request from being read, with the request entered."""
+        self._accounts.unread(error)
+        return error
+
     def _serve(self, batch: _Batch, writer: Writer) -> None:
         try:
             lost = self._store(batch, writer)
@@ -211,7 +230,7 @@ class Intake:
         for one in batch.decoded:
             own = _own_losses(one.records, lost) if lost else ()
             self._accounts.refused(len(one.refused))
-            one.done.set_result(Receipt(len(one.records) + len(one.refused), (*one.refused, *own)))
+            one.done.set_result(Receipt(one.spans, (*one.refused, *own)))
 
     def _failed(self, decoded: Sequence[_Decoded], error: Exception) -> None:
         if not isinstance(error, ElfTelemetryError):
@@ -219,7 +238,7 @@ class Intake:
         elif not self.failing:
             self.failing = True
             logger.warning("the database takes no data: %s", error)
-        self._accounts.failed(sum(len(one.records) for one in decoded), error)
+        self._accounts.failed(sum(one.spans for one in decoded), error)
         for one in decoded:
             one.done.set_exception(error)
 
@@ -231,6 +250,7 @@ class Intake:
             f"{type(fault.error).__name__}"
             for fault in mapped.faults
         }
+        result = WriteResult()
         if mapped.rows or mapped.entities:
             result = writer.write(mapped.rows, mapped.entities, retry=False)
             self._settling.note(mapped.rows)
@@ -239,9 +259,8 @@ class Intake:
             for line in result.rejected_entities:
                 logger.error("a registry entry was refused: %s", line)
             self.failing = False
-            self._accounts.stored(mapped, result, time.monotonic() - batch.began)
-        else:
-            self._accounts.ignored(mapped.ignored)
+            self._accounts.committed(time.monotonic() - batch.began)
+        self._accounts.stored(mapped, result)
         return lost
 
     def _check(self, writer: Writer) -> None:
@@ -259,17 +278,6 @@ class Intake:
             logger.debug("rows were not settled now: %s", error)
         except Exception:
             logger.exception("rows were not settled")
-
-
-def _decoded(request: _Request) -> _Decoded | None:
-    """Return what a request holds; None when it is malformed, which is answered at once."""
-    try:
-        found = request.decode(request.body)
-    except Exception as error:
-        malformed = isinstance(error, ValueError) and not isinstance(error, MalformedRequestError)
-        request.done.set_exception(MalformedRequestError(str(error)) if malformed else error)
-        return None
-    return _Decoded(request.done, found.records, found.refused)
 
 
 def _own_losses(records: Sequence[SpanRecord], lost: dict[_SpanKey, str]) -> tuple[str, ...]:
