@@ -181,6 +181,19 @@ async def test_an_address_that_is_taken_is_one_clear_line():
                 pytest.fail("it was served")
 
 
+@pytest.mark.parametrize("fault", [{"health_interval": 0}, {"provider": (1, 2)}], ids=["health", "card"])
+async def test_a_team_that_cannot_be_entered_leaves_no_server_and_no_address_behind(fault):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, grpc_port = one.getsockname()[1], other.getsockname()[1]
+    before = asyncio.all_tasks()
+    team = serve_team("sales-team", Executor(obey), port=port, grpc_port=grpc_port, enable_telemetry=False, **fault)
+    with pytest.raises((ConfigurationError, TypeError), match="interval|bad argument type"):
+        await team.__aenter__()
+    assert asyncio.all_tasks() == before
+    for free in (port, grpc_port):
+        socket.create_server(("127.0.0.1", free)).close()
+
+
 async def test_it_serves_without_a_database_and_ends_when_it_is_told_to(monkeypatch):
     monkeypatch.delenv("ELF_DATABASE_URL")
     async with serve_team("sales-team", Executor(obey), enable_telemetry=False) as team:

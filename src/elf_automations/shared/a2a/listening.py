@@ -60,6 +60,15 @@ class Addresses:
         ]
         return [*offered, (TransportProtocol.GRPC.value, self.grpc_address)] if self.grpc_address else offered
 
+    async def close(self) -> None:
+        """Let go of the addresses."""
+        self.listener.close()
+        server, self.grpc_server = self.grpc_server, None
+        if server is not None:
+            with contextlib.suppress(Exception):
+                await server.start()  # a server that never ran keeps its port
+            await server.stop(None)
+
     def _open_grpc(self, team_id: str, host: str, port: int) -> None:
         try:
             import grpc  # noqa: PLC0415  (an optional dependency)
@@ -141,7 +150,7 @@ class TeamServers:
             await self.ended()
         finally:
             await self._handler.aclose()
-            self._addresses.listener.close()
+            await self._addresses.close()
 
 
 class _QuietServer(uvicorn.Server):

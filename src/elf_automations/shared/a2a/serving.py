@@ -182,26 +182,26 @@ class ServedTeam:
     async def __aenter__(self) -> Self:
         """Serve: returns when the team can be called."""
         self._told = asyncio.Event()
-        self._addresses = self._open_addresses()
-        if self._enable_telemetry:
-            _instrument()
-        self.card = self._card_of(self._addresses.interfaces())
-        self._working = DrainingExecutor(self._executor)
-        handler = DefaultRequestHandler(self._working, self._task_store or InMemoryTaskStore(), self.card)
-        self._servers = TeamServers(self._addresses, self.card, handler, self._stop_seconds)
-        # The body is not the team: what it does is its own, and no span of its caller is a parent of requests.
-        self._context = contextvars.copy_context()
-        self._context.run(lambda: otel_context.attach(set_span_in_context(INVALID_SPAN)))
-        serving = self._context.copy()
-        team = EntityRef(self.team_id, "team")
-        serving.run(lambda: otel_context.attach(with_actor(otel_context.get_current(), team)))
-        try:
+        async with contextlib.AsyncExitStack() as undoing:
+            self._addresses = self._open_addresses()
+            undoing.push_async_callback(self._addresses.close)
+            if self._enable_telemetry:
+                _instrument()
+            self._life, self._health = self._life_of(self._addresses)
+            self.card = self._card_of(self._addresses.interfaces())
+            self._working = DrainingExecutor(self._executor)
+            handler = DefaultRequestHandler(self._working, self._task_store or InMemoryTaskStore(), self.card)
+            self._servers = TeamServers(self._addresses, self.card, handler, self._stop_seconds)
+            undoing.push_async_callback(self._servers.stop, cut_off=True)
+            # The body is not the team: what it does is its own, and no span of its caller is a parent of requests.
+            self._context = contextvars.copy_context()
+            self._context.run(lambda: otel_context.attach(set_span_in_context(INVALID_SPAN)))
+            serving = self._context.copy()
+            team = EntityRef(self.team_id, "team")
+            serving.run(lambda: otel_context.attach(with_actor(otel_context.get_current(), team)))
             await self._servers.start(serving)
-        except BaseException:
-            await self._servers.stop(cut_off=True)
-            raise
-        self._life, self._health = self._life_of(self._addresses)
-        self._context.run(self._life.__enter__)
+            self._context.run(self._life.__enter__)
+            undoing.pop_all()
         logger.info("team %s is served at %s", self.team_id, self.url)
         return self
 
