@@ -3,6 +3,7 @@
 //   EXTERNAL_HOOK_FILES=/path/to/elf-hooks.cjs              `elf-telemetry n8n hooks-file` prints the path
 //   ELF_N8N_WEBHOOK_URL=http://127.0.0.1:4319/n8n/webhook   `elf-telemetry n8n webhook` listens there
 //   ELF_N8N_WEBHOOK_TOKEN=…                                 the token it asks for, if any
+//   ELF_N8N_INSTANCE=…                                      what tells this n8n from others that run copies of its workflows
 //
 // n8n awaits its hooks and hands their errors on to whoever called. So a hook here returns at once and never throws:
 // it copies the fields named below, puts the event in a bounded queue and lets go. One event is under way at a time, so
@@ -204,6 +205,7 @@ function execution(said, executionId, of) {
   const started = object(object(executionData).runtimeData).parentExecutionId;
   return {
     id: text(String(executionId ?? ''), 100) || undefined,
+    instance: text(process.env.ELF_N8N_INSTANCE, 255) || undefined,
     mode: text(mode, 50),
     status: text(status, 50),
     finished: flag(finished),

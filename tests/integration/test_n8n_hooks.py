@@ -260,6 +260,17 @@ def test_an_execution_that_a_worker_ran_is_told_by_the_worker_alone(database_url
     assert asked(database_url, executions) == [("7",), ("8",)]
 
 
+def test_executions_of_two_n8n_with_the_same_workflows_are_two(database_url: str) -> None:
+    environment = {"ELF_DATABASE_URL": database_url, "ELF_N8N_EXECUTIONS": "events"}
+    told = "select metadata ->> 'instance_id' from communication_telemetry where counted order by 1"
+    with webhook(environment=environment) as receiver:
+        for instance in ("here", "there"):
+            with caller({"ELF_N8N_WEBHOOK_URL": receiver.url, "ELF_N8N_INSTANCE": instance}) as n8n:
+                n8n.say(hook="workflow.postExecute", args=ended("7", "webhook"))
+                eventually(lambda known=instance: (known,) in asked(database_url, told))
+        assert asked(database_url, told) == [("here",), ("there",)]
+
+
 def test_a_retry_says_what_it_repeats_and_keeps_its_project() -> None:
     shared = [{"role": "workflow:owner", "projectId": "p-1", "project": {"name": "Somebody <owner@example.com>"}}]
     with listening() as (url, bodies), caller({"ELF_N8N_WEBHOOK_URL": url}) as n8n:

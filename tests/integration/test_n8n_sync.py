@@ -323,6 +323,26 @@ def test_workflows_are_registered_changed_and_set_deleted(n8n: Instance, url: st
     assert _registered(database_url)["off"] == "active"
 
 
+def test_copies_of_workflows_in_another_n8n_are_left_as_that_one_described_them(
+    n8n: Instance, url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(database_url, "--instance", "here")
+    n8n.workflows = [workflow("wf_1", name="Copy", active=False), workflow("wf_2")]
+    told = run(database_url, "n8n", "sync", "--instance", "there").stderr
+    assert told.count("\n") == 1
+    assert "1 workflow is left as another n8n described it: wf_1, of here; " in told
+    assert _registered(database_url) == {"wf_1": "active", "wf_2": "active"}
+    n8n.workflows = []
+    sync(database_url, "--instance", "there")
+    assert _registered(database_url) == {"wf_1": "active", "wf_2": "deleted"}
+    sync(database_url, "--instance", "here")
+    assert _registered(database_url)["wf_1"] == "deleted"
+    n8n.workflows = [workflow("wf_1")]
+    monkeypatch.setenv("ELF_N8N_INSTANCE", "there")
+    sync(database_url)
+    assert _registered(database_url)["wf_1"] == "active"
+
+
 def _registered(database_url: str) -> dict[str, str]:
     with psycopg.connect(database_url) as connection:
         query = "select entity_id, current_state from unified_registry where entity_type = 'n8n_workflow'"

@@ -67,7 +67,10 @@ def sync(
         ),
     ] = None,
     instance: Annotated[
-        str | None, typer.Option("--instance", help="What tells this n8n from others; default: its address.")
+        str | None,
+        typer.Option(
+            "--instance", envvar="ELF_N8N_INSTANCE", help="What tells this n8n from others; default: its address."
+        ),
     ] = None,
     service_name: Annotated[
         str,

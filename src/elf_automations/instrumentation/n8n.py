@@ -20,6 +20,7 @@ from elf_automations.conventions import n8n, otel
 from elf_automations.instrumentation.n8n_emission import emit
 from elf_automations.model import Outcome, ResourceRecord
 from elf_automations.model.n8n_execution import Execution, read_execution
+from elf_automations.model.n8n_fields import text
 from elf_automations.model.n8n_outcome import ending
 from elf_automations.model.n8n_synthesis import SCOPE, SERVICE, spans_of
 
@@ -40,7 +41,7 @@ def record_execution(
     Args:
         workflow: of the event; `model.n8n_execution.read_execution` says what is read of it.
         execution: of the event, likewise.
-        instance: what tells two n8n instances apart that run the same workflows.
+        instance: what tells two n8n instances apart that run the same workflows; default: `execution.instance`.
         tracer_provider: where the spans go; default: the global provider.
 
     Returns:
@@ -51,6 +52,7 @@ def record_execution(
         found = read_execution(workflow, execution)
         if found is None:
             return False
+        instance = instance or text(execution.get("instance")) or ""
         resource = ResourceRecord({otel.SERVICE_NAME: SERVICE, **({n8n.N8N_INSTANCE_ID: instance} if instance else {})})
         above = _recent.above(instance, found)
         spans = spans_of(found, now_ns=time.time_ns(), instance=instance, above=above, resource=resource)

@@ -35,13 +35,15 @@ def sync_workflows(
 ) -> tuple[Workflows, Mapping[str, str]]:
     """Register what is new, update what changed, and set deleted what `instance` had and no longer has.
 
-    A workflow's nodes are those of its published version, which is what runs. Another instance's workflows, and those
-    nobody polled yet, are left alone. Raises what `N8NApi` and `UnifiedRegistry` raise.
+    A workflow's nodes are those of its published version, which is what runs. What another instance described last is
+    left as it is, until that one has deleted it, and so is what nobody polled yet. Raises what `N8NApi` and
+    `UnifiedRegistry` raise.
 
     Returns the counts, and the project of each workflow.
     """
     known = {found["entity_id"]: found for found in registry.entities.list(ENTITY_TYPE, limit=_ALL)}
     done, projects = Workflows(), dict[str, str]()
+    elsewhere: dict[str, str] = {}
     gone = {entity_id for entity_id, found in known.items() if mapping(found["metadata"]).get(_INSTANCE) == instance}
     for workflow in api.workflows():
         workflow_id = text(workflow.get("id"))
@@ -51,11 +53,32 @@ def sync_workflows(
         project = _project(workflow)
         if project:
             projects[workflow_id] = project
-        _sync(registry, workflow_id, workflow, known.get(workflow_id), instance, done, complain)
+        other = _described_by(known.get(workflow_id))
+        if other in {None, instance}:
+            _sync(registry, workflow_id, workflow, known.get(workflow_id), instance, done, complain)
+        else:
+            elsewhere[workflow_id] = str(other)
+    if elsewhere:
+        complain(_left_alone(elsewhere))
     for workflow_id in sorted(gone):
         if registry.update_workflow_state(workflow_id, "deleted", reason="no longer in n8n", updated_by="n8n"):
             done.deleted += 1
     return done, projects
+
+
+def _left_alone(elsewhere: Mapping[str, str]) -> str:
+    workflow_id, other = next(iter(elsewhere.items()))
+    what = "1 workflow is left as another n8n described it:"
+    if len(elsewhere) > 1:
+        what = f"{len(elsewhere)} workflows are left as another n8n described them, such as"
+    return f"{what} {workflow_id}, of {other}; if that is an old name of this n8n, give --instance {other}"
+
+
+def _described_by(known: Mapping[str, Any] | None) -> str | None:
+    """Return the instance that a registered workflow is of; None when nobody claims it any more."""
+    if known is None or known["current_state"] == "deleted":
+        return None
+    return text(mapping(known["metadata"]).get(_INSTANCE))
 
 
 def _sync(

@@ -66,7 +66,7 @@ class WorkflowEvents:
         Args:
             event: `event` (workflow.created, updated, activated, deactivated, archived, unarchived, deleted, executed),
                 `workflow` (`id`, `name`, `nodes`, `tags`, `active`, `isArchived` …) and, of an execution, `execution`
-                (`id`, `status`, `startedAt`, `stoppedAt`, `error`, `nodes`).
+                (`id`, `status`, `startedAt`, `stoppedAt`, `error`, `nodes`, `instance`).
 
         Returns:
             `{"status": "success", "event": …, "action": …, "workflow_id": …}`, or `{"status": "error", "error": …,
