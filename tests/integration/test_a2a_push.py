@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -128,3 +129,46 @@ async def test_the_http_clients_own_span_nests_below_and_the_delivery_stays_one_
     assert len(pushed) == len(posts) == 4
     carried = {int(seen["traceparent"].split("-")[2], 16) for seen in headers}
     assert carried == {post.context.span_id for post in posts}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+async def test_what_is_pushed_of_a_follow_up_belongs_to_its_own_trace(at_once):
+    go = asyncio.Event()
+
+    async def take_turns(request: Any, updater: Any, events: Any) -> None:
+        await go.wait()
+        await (updater.complete() if request.get_user_input() == "second" else updater.requires_input())
+
+    async with receiver() as taker, httpx.AsyncClient() as http, agent("sales-team", take_turns, push=http) as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client()
+            first = task("first")
+            first.configuration.task_push_notification_config.url = f"{taker.url}/hook"
+            first.configuration.return_immediately = at_once
+            if not at_once:
+                go.set()
+            (answer,) = [event async for event in client.send_message(first)]
+            second = task("second", task_id=answer.task.id, context_id=answer.task.context_id)
+            sending = asyncio.create_task(anext(client.send_message(second)))
+            await asyncio.sleep(0.1)
+            go.set()
+            await sending
+            await pushed(spans, 6)
+            await client.close()
+    turns = [row.trace_id for row in spans.counted() if row.operation == "send_task"]
+    rows = [row for row in spans.counted() if row.operation == "push_notification"]
+    assert [(row.metadata["task_state"].removeprefix("TASK_STATE_"), row.trace_id) for row in rows] == [
+        ("SUBMITTED", turns[0]),
+        ("WORKING", turns[0]),
+        ("INPUT_REQUIRED", turns[0]),
+        ("INPUT_REQUIRED", turns[1]),
+        ("WORKING", turns[1]),
+        ("COMPLETED", turns[1]),
+    ]
+    assert {row.source_id for row in rows} == {"sales-team"}
+
+
+async def pushed(spans: Spans, number: int) -> None:
+    async with asyncio.timeout(10):
+        while sum(span.name == "SendPushNotification" for span in spans.finished) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

@@ -8,8 +8,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
+from a2a.server.agent_execution import RequestContext
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
 from opentelemetry.trace import Tracer
 
@@ -24,11 +28,14 @@ from elf_automations.instrumentation.spans import start_client_span
 
 logger = logging.getLogger(__name__)
 
-_HTTP_ERROR = 400
+_HTTP_ERROR: Final = 400
+_ACTIVE_TASK: Final = "a2a.server.agent_execution.active_task"
+# The context each message came in, as long as the SDK works on it.
+_asked: WeakKeyDictionary[object, Context] = WeakKeyDictionary()
 
 
 def push_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    """Return the patch point of the SDK's push notification sender."""
+    """Return the patch points of the SDK's push notification sender, and of what tells it whose events it sends."""
 
     def make(original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         @functools.wraps(original)
@@ -51,7 +58,46 @@ def push_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
         PatchPoint(
             "a2a.server.tasks.base_push_notification_sender", "BasePushNotificationSender._dispatch_notification", make
         ),
+        PatchPoint(_ACTIVE_TASK, "ActiveTask.enqueue_request", _asking),
+        PatchPoint(_ACTIVE_TASK, "EventConsumer._process_event_inner", _following),
     )
+
+
+def _asking(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return the function that takes a message for a task so that the message's context is remembered."""
+
+    @functools.wraps(original)
+    def enqueue(self: Any, request_context: RequestContext, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        try:
+            _asked[request_context] = otel_context.get_current()
+        except TypeError:  # a request context of one's own that cannot be hashed or referred to weakly
+            logger.debug("a message's context could not be remembered", exc_info=True)
+        return original(self, request_context, *args, **kwargs)
+
+    return enqueue
+
+
+def _following(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return the function that takes a task's events in so that it does it in the context of the message they are of.
+
+    The SDK runs it in a task of its own, made for the first message, and tells it when the next one's events begin.
+    """
+
+    @functools.wraps(original)
+    def process(self: Any, event: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        _follow(getattr(event, "request_context", None))
+        return original(self, event, *args, **kwargs)
+
+    return process
+
+
+def _follow(begun: object) -> None:
+    try:
+        context = _asked.get(begun) if begun is not None else None
+    except TypeError:
+        return
+    if context is not None:
+        otel_context.attach(context)
 
 
 class _Delivery:
