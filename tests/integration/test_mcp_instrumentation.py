@@ -177,7 +177,8 @@ async def test_a_handshake_made_inside_an_in_process_call_leaves_that_calls_span
         "relay",
         "weather-tools",
     )
-    assert "jsonrpc_request_id" not in outer.metadata
+    (half,) = [row for row in spans.settled().rows if row.parent_span_id == outer.span_id and row.target_id == "relay"]
+    assert outer.metadata["jsonrpc_request_id"] == half.metadata["jsonrpc_request_id"]
     assert inner.trace_id == outer.trace_id
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from opentelemetry.context import attach, detach
 
+from elf_automations.conventions import otel
 from elf_automations.instrumentation.mcp.adoption import outbound
 from elf_automations.instrumentation.mcp.operation import Instruments
+from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.peers import client_attributes, server_attributes
 from elf_automations.instrumentation.mcp.propagation import with_context
 from elf_automations.instrumentation.mcp.rounds import held_for_headers, held_for_input
@@ -81,11 +83,23 @@ def wrap_direct_request(original: Callable[..., Awaitable[Any]]) -> Callable[...
         if operation is None or operation.method != method:
             return await original(self, method, with_context(params), *args, **kwargs)
         operation.adopted = True
+        operation.call.at_end({otel.JSONRPC_REQUEST_ID: _number(self, *args)})
         result = await original(self, method, with_context(params), *args, **kwargs)
         operation.answered(result)
         return result
 
     return dispatch_request
+
+
+def _number(dispatcher: Any, opts: Any = None, *_: Any) -> str | None:
+    """Return the id that a direct dispatcher is about to give a request, None when it may give another."""
+    chosen = field(opts, "request_id")
+    if chosen is not None:
+        return str(chosen)
+    last = getattr(dispatcher, "_next_id", None)
+    if type(last) is not int or last + 1 in getattr(dispatcher, "_in_flight_ids", ()):
+        return None
+    return str(last + 1)
 
 
 def wrap_notify(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -27,6 +27,7 @@ _HTTP_CLIENT: Final = "mcp.client.streamable_http"
 _IN_ROUNDS: Final = ("call_tool", "get_prompt", "read_resource")
 _TRANSPORTS: Final = (
     OpenerPoint("mcp.client.stdio", "stdio_client", transports.wrap_stdio_client),
+    OpenerPoint("mcp.server.stdio", "stdio_server", transports.wrap_stdio_server),
     OpenerPoint("mcp.client.sse", "sse_client", transports.wrap_sse_client),
     PatchPoint(_HTTP_CLIENT, "StreamableHTTPTransport.post_writer", transports.wrap_post_writer),
     PatchPoint(_HTTP_CLIENT, "StreamableHTTPTransport._handle_post_request", transports.wrap_post_request),

@@ -14,6 +14,7 @@ from opentelemetry.context import attach, detach
 from elf_automations.instrumentation.mcp.adoption import inbound
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.serving import Received, asking_itself, meta_of, notified, receiving
+from elf_automations.instrumentation.mcp.transports import NOWHERE, lead_of
 from elf_automations.instrumentation.spans import attached
 
 
@@ -79,14 +80,17 @@ def _received(runner: Any, dctx: Any, method: Any, params: Any) -> Received | No
     if not isinstance(method, str):
         return None
     connection = runner.connection
+    request = getattr(dctx.message_metadata, "request_context", None)
     return Received(
         method,
         params,
         meta_of(params),
         runner.server,
-        getattr(dctx.message_metadata, "request_context", None),
+        request,
         dctx.request_id,
         connection.client_params,
         connection.protocol_version,
         connection.session_id,
+        # The modern protocol wraps what leads to the stream.
+        lead=lead_of(getattr(dctx, "_inner", dctx)) if request is None else NOWHERE,
     )

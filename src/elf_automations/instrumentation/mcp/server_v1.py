@@ -19,6 +19,7 @@ from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.outcome import SUCCESS, Ending, ending_of_code
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.serving import Received, notified, receiving
+from elf_automations.instrumentation.mcp.transports import NOWHERE, lead_of
 from elf_automations.instrumentation.spans import attached
 
 # The protocol version a server session agreed to.
@@ -174,6 +175,7 @@ def _received(server: Any, message: Any, req: Any, session: Any) -> Received | N
         protocol_version=_versions.get(session),
         session_id=_session_id(request),
         ambient=None if request is None else _arrivals.get(request, Context()),
+        lead=lead_of(session) if request is None else NOWHERE,
     )
 
 

@@ -26,6 +26,7 @@ from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.peers import client_name, http_peer_attributes
 from elf_automations.instrumentation.mcp.propagation import META, Incoming, marked_span, received
+from elf_automations.instrumentation.mcp.transports import NOWHERE, Lead
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model import EntityRef
 from elf_automations.model.protocols.mcp import is_chatter
@@ -50,6 +51,7 @@ class Received:
     protocol_version: str | None = None
     session_id: str | None = None
     ambient: Context | None = None
+    lead: Lead = NOWHERE
 
 
 def receiving(
@@ -91,7 +93,7 @@ def _start(instruments: Instruments, message: Received) -> Operation:
     server = _server_name(message.server)
     name, attributes = request_attributes(message.method, message.params)
     if message.request is None:
-        attributes[otel.NETWORK_TRANSPORT] = "pipe"
+        attributes.update(message.lead.attributes)
     else:
         attributes.update(http_peer_attributes(message.request))
     if message.request_id is not None:

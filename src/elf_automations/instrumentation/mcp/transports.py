@@ -1,4 +1,4 @@
-"""Where the streams of a client session lead: a session only has streams, the transport knows address and process.
+"""Where the streams of a session lead: a session only has streams, the transport knows address and process.
 
 Each transport is seen where it makes its streams; the session is then found by the stream it writes to. Streams of
 nobody we know are in memory and lead to no address.
@@ -47,7 +47,7 @@ _posting: ContextVar[Mapping[str, str] | None] = ContextVar("elf_mcp_posting", d
 
 
 def lead_of(session: object) -> Lead:
-    """Return where a client session leads."""
+    """Return where a session leads, or a request on its way through one."""
     dispatcher = getattr(session, "_dispatcher", session)
     stream = getattr(dispatcher, "_write_stream", None)
     return NOWHERE if stream is None else _leads.get(_bare(stream), NOWHERE)
@@ -68,6 +68,11 @@ def http_attributes(url: str) -> dict[str, AttributeValue]:
 def wrap_stdio_client(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap what `stdio_client` is made of: its streams lead to a process."""
     return _remembering(original, "server", _process_attributes)
+
+
+def wrap_stdio_server(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap what `stdio_server` is made of: its streams lead to the process that started this one."""
+    return _remembering(original, "stdin", lambda _: {otel.NETWORK_TRANSPORT: "pipe"})
 
 
 def wrap_sse_client(original: Callable[..., Any]) -> Callable[..., Any]:
