@@ -72,6 +72,7 @@ class CommunicationTelemetryExporter(SpanExporter):
         self._capacity = chosen.queue_size
         self._resource_attributes = entity_attributes(chosen)
         self._n8n_nodes: NodeScope = chosen.n8n_nodes
+        self._n8n_exports = chosen.n8n_exports
         self._stopping = threading.RLock()
         self._start_over()
         if self._target is not None:
@@ -154,7 +155,7 @@ class CommunicationTelemetryExporter(SpanExporter):
         if self._target is None:
             return
         backoff = Backoff(initial_seconds=settings.retry_initial_seconds, longest_seconds=settings.retry_max_seconds)
-        mapping = SpanMapping(self._resource_attributes, self._n8n_nodes)
+        mapping = SpanMapping(self._resource_attributes, self._n8n_nodes, n8n_exports=self._n8n_exports)
         writer = open_writer(self._target)
         self._worker = Worker(self._outbox, mapping, writer, backoff, self._notices, settings.linger_seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from elf_automations.model import AttributeValue, Communication, Entity, SpanRecord, map_batch
@@ -30,12 +31,18 @@ class SpanMapping:
     """Maps batches of SDK spans; keeps each resource's record between them.
 
     `resource_attributes` are those of this process, for resources that do not state them; `n8n_nodes` says which steps
-    of n8n are rows.
+    of n8n are rows, `n8n_exports` whether its own export is.
     """
 
-    def __init__(self, resource_attributes: Mapping[str, AttributeValue], n8n_nodes: NodeScope = "external") -> None:
+    def __init__(
+        self,
+        resource_attributes: Mapping[str, AttributeValue],
+        n8n_nodes: NodeScope = "external",
+        *,
+        n8n_exports: bool = True,
+    ) -> None:
         self._sdk = SdkSpans(resource_attributes)
-        self._n8n_nodes: NodeScope = n8n_nodes
+        self._map = partial(map_batch, n8n_nodes=n8n_nodes, n8n_exports=n8n_exports)
 
     def map(self, spans: Sequence[ReadableSpan]) -> MappedSpans:
         """Return what `spans` say; raises nothing for any span."""
@@ -49,7 +56,7 @@ class SpanMapping:
             else:
                 if record is not None:
                     records.append(record)
-        mapped = map_batch(records, self._n8n_nodes)
+        mapped = self._map(records)
         faults += [fault.error for fault in mapped.faults]
         return MappedSpans(
             rows=mapped.rows,

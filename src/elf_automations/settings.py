@@ -38,6 +38,11 @@ class Settings(BaseSettings):
     n8n_webhook_token: str | None = Field(None, repr=False, description="the bearer token n8n's events must bring")
     n8n_nodes: Literal["external", "all"] = Field("external", description="which nodes of an n8n execution count")
 
+    @property
+    def n8n_exports(self) -> bool:
+        """Whether the executions that n8n exports itself are rows."""
+        return self.n8n_executions == "otlp"
+
     @field_validator("entity_capabilities", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

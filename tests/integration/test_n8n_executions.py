@@ -226,16 +226,7 @@ def test_all_nodes_on_request(
     """What started an execution and what started another one never count as calls of it."""
     monkeypatch.setenv("ELF_N8N_NODES", nodes)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    if way == "exporter":
-        exporter = CommunicationTelemetryExporter(database_url=database_url)
-        exporter.export(_made())
-        exporter.shutdown()
-    elif way == "sink":
-        with sink(database_url) as running:
-            assert httpx.post(running.traces, json=as_json(request_of(_made()))).status_code == 200
-    else:
-        (tmp_path / "spans.json").write_text(json.dumps(as_json(request_of(_made()))))
-        command(database_url, "import", str(tmp_path / "spans.json"))
+    _take(way, database_url, tmp_path)
     asked(database_url, _SETTLE)
     found = asked(
         database_url,
@@ -251,6 +242,31 @@ def test_all_nodes_on_request(
     assert found == (
         everything if nodes == "all" else [row for row in everything if row[0] not in {"Webhook", "Shape"}]
     )
+
+
+@pytest.mark.parametrize("way", ["exporter", "sink", "import"])
+@pytest.mark.parametrize("source", ["api", "events"])
+def test_executions_from_another_source_are_no_rows_of_the_export_as_well(
+    database_url: str, way: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELF_N8N_EXECUTIONS", source)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    _take(way, database_url, tmp_path)
+    assert asked(database_url, "select count(*) from communication_telemetry") == [(0,)]
+
+
+def _take(way: str, database_url: str, folder: Path) -> None:
+    """Give the spans of one execution to whom makes rows of them."""
+    if way == "exporter":
+        exporter = CommunicationTelemetryExporter(database_url=database_url)
+        exporter.export(_made())
+        exporter.shutdown()
+    elif way == "sink":
+        with sink(database_url) as running:
+            assert httpx.post(running.traces, json=as_json(request_of(_made()))).status_code == 200
+    else:
+        (folder / "spans.json").write_text(json.dumps(as_json(request_of(_made()))))
+        command(database_url, "import", str(folder / "spans.json"))
 
 
 def _made() -> Sequence[ReadableSpan]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from inline_snapshot import snapshot
 
-from elf_automations.model import Communication, settle
+from elf_automations.model import Communication, map_batch, settle
 from n8n_scenarios import SCENARIOS
-from n8n_spans import CAPTURED
+from n8n_spans import CAPTURED, captured
 
 EXPECTED = snapshot(
     {
@@ -81,3 +81,9 @@ def test_every_scenario_row_by_row() -> None:
     assert {
         name: [told(row) for row in settle(made).rows] for name, made in SCENARIOS.items() if name not in CAPTURED
     } == EXPECTED
+
+
+def test_where_executions_have_another_source_the_export_is_ignored() -> None:
+    spans = captured("otlp_success")
+    mapped = map_batch([*spans, spans[0]], n8n_exports=False)
+    assert (mapped.rows, mapped.ignored, mapped.repeated, mapped.faults) == ((), len(spans) + 1, 0, ())

@@ -51,6 +51,7 @@ def import_files(
             place=target.url,
             limit=settings.sink_max_bytes,
             n8n_nodes=settings.n8n_nodes,
+            n8n_exports=settings.n8n_exports,
             complain=errors.print,
             progress=lambda read: progress.update(task, completed=done + read),
         )

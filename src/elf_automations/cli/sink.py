@@ -54,6 +54,7 @@ def sink(
         max_bytes=settings.sink_max_bytes,
         drain_seconds=drain,
         n8n_nodes=settings.n8n_nodes,
+        n8n_exports=settings.n8n_exports,
     )
     if configuration.http is None and configuration.grpc is None:
         raise ConfigurationError("the sink has nothing to listen on: give --http or --grpc")

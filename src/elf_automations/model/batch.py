@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from elf_automations.model.communication import Communication
 from elf_automations.model.entity import Entity
 from elf_automations.model.n8n_nodes import NodeScope
+from elf_automations.model.protocols.n8n import NATIVE_SCOPE
 from elf_automations.model.records import SpanRecord
 from elf_automations.model.settle import settle
 
@@ -36,22 +37,29 @@ class MappedBatch:
     faults: tuple[Fault, ...]
 
 
-def map_batch(records: Sequence[SpanRecord], n8n_nodes: NodeScope = "external") -> MappedBatch:
-    """Return what `records` say together, with the steps of n8n that `n8n_nodes` says; raises nothing for any span."""
+def map_batch(
+    records: Sequence[SpanRecord], n8n_nodes: NodeScope = "external", *, n8n_exports: bool = True
+) -> MappedBatch:
+    """Return what `records` say together; raises nothing for any span.
+
+    Of n8n it takes the steps that `n8n_nodes` says, and nothing of its own export unless `n8n_exports`: executions that
+    come from hooks or from polling as well would count twice.
+    """
     faults: tuple[Fault, ...] = ()
-    good = records
+    wanted = records if n8n_exports else [record for record in records if record.scope_name != NATIVE_SCOPE]
+    good = wanted
     try:
         settled = settle(good, n8n_nodes)
     except Exception:
-        faults = tuple(_faults(records))
+        faults = tuple(_faults(wanted))
         broken = {id(fault.span) for fault in faults}
-        good = [record for record in records if id(record) not in broken]
+        good = [record for record in wanted if id(record) not in broken]
         settled = settle(good, n8n_nodes)
     repeated = _repeated(good, settled.rows)
     return MappedBatch(
         rows=settled.rows,
         entities=settled.entities,
-        ignored=len(good) - len(settled.rows) - repeated,
+        ignored=len(records) - len(faults) - len(settled.rows) - repeated,
         repeated=repeated,
         faults=faults,
     )

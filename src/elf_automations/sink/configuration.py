@@ -50,7 +50,8 @@ class SinkConfiguration:
     """One sink: where rows go, where it listens (None: not at all), and its limits in bytes and seconds.
 
     `connections` is how many threads and database connections a process has; with `shared_ports` other processes
-    may listen on the same ports. `n8n_nodes` says which steps of n8n are rows.
+    may listen on the same ports. `n8n_nodes` says which steps of n8n are rows, `n8n_exports` whether its own
+    export is.
     """
 
     target: Target
@@ -63,6 +64,7 @@ class SinkConfiguration:
     connections: int = 2
     shared_ports: bool = False
     n8n_nodes: NodeScope = "external"
+    n8n_exports: bool = True
 
 
 def address(said: str, name: str) -> Address | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from elf_automations.model import SpanRecord, map_batch
@@ -37,7 +38,7 @@ class Import:
 
     `state_folder` remembers how far an unfinished import of a file came; `place` tells databases apart in it.
     `complain` is told each problem in one line, `progress` how many bytes of the file are done. `n8n_nodes` says which
-    steps of n8n are rows.
+    steps of n8n are rows, `n8n_exports` whether its own export is.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class Import:
         complain: Callable[[str], None],
         progress: Callable[[int], None],
         n8n_nodes: NodeScope = "external",
+        n8n_exports: bool = True,
     ) -> None:
         self._writer, self._limit, self._complain, self._progress = writer, limit, complain, progress
         self._folder, self._place = state_folder, place
-        self._n8n_nodes: NodeScope = n8n_nodes
+        self._map = partial(map_batch, n8n_nodes=n8n_nodes, n8n_exports=n8n_exports)
         self._earliest: datetime | None = None
         self.result = Imported()
 
@@ -99,7 +101,7 @@ class Import:
     def _store(self, records: Sequence[SpanRecord]) -> None:
         if not records:
             return
-        mapped = map_batch(records, self._n8n_nodes)
+        mapped = self._map(records)
         result = self._writer.write(mapped.rows, mapped.entities, retry=True)
         self.result.stored += result.stored
         self.result.duplicate += result.duplicate + mapped.repeated

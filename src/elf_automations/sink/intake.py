@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from elf_automations.errors import ElfTelemetryError
@@ -70,7 +71,7 @@ class Intake:
 
     `open_writer` makes a thread's writer; `waiting_bytes` is how much may wait undecoded before requests are sent
     away. Of the `threads` one at a time decodes and maps, for a process cannot do more at once; meanwhile the others
-    wait for the database. `n8n_nodes` says which steps of n8n are rows.
+    wait for the database. `n8n_nodes` says which steps of n8n are rows, `n8n_exports` whether its own export is.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class Intake:
         waiting_bytes: int,
         threads: int = 2,
         n8n_nodes: NodeScope = "external",
+        n8n_exports: bool = True,
     ) -> None:
         self._open_writer = open_writer
         self._accounts = accounts
-        self._n8n_nodes: NodeScope = n8n_nodes
+        self._map = partial(map_batch, n8n_nodes=n8n_nodes, n8n_exports=n8n_exports)
         self._waiting_limit = waiting_bytes
         self._requests: deque[_Request] = deque()
         self._waiting_bytes = 0
@@ -200,7 +202,7 @@ class Intake:
             request = self._take(0) if spans < SPANS_TOGETHER else None
         began = time.monotonic()
         try:
-            mapped = map_batch([record for one in decoded for record in one.records], self._n8n_nodes)
+            mapped = self._map([record for one in decoded for record in one.records])
         except Exception as error:
             self._failed(decoded, error)
             return None

@@ -53,6 +53,7 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
         waiting_bytes=_WAITING_BODIES * configuration.max_bytes,
         threads=configuration.connections,
         n8n_nodes=configuration.n8n_nodes,
+        n8n_exports=configuration.n8n_exports,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
