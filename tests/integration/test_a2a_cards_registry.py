@@ -11,15 +11,18 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from a2a_agents import agent
+from a2a_agents import agent, events_of
 from a2a_card_server import card_server
+from elf_automations.instrumentation.a2a import A2AInstrumentor
+from elf_automations.model import settle
+from elf_automations.model.from_sdk import SdkSpans
 from elf_automations.registry import UnifiedRegistry, default, flush_registry
 from elf_automations.registry.background import background_of
 from elf_automations.shared.a2a.client import A2AClient, TeamNotFoundError
 from elf_automations.shared.a2a.telemetry_client import create_a2a_client
 from elf_automations.storage.writer import PostgresWriter
 from postgrest_server import serving
-from tracing import Spans
+from tracing import Spans, instrumented
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +144,35 @@ async def test_a_team_whose_card_has_another_name_stays_who_it_is_and_a_gateway_
     found = await known(registry_url)
     assert found is not None
     assert (found["endpoint_url"], found["metadata"]["agent_name"]) == (None, "Sales Agent")
+
+
+@pytest.mark.parametrize("side", ["CLIENT", "SERVER"])
+async def test_an_instrumentor_tells_all_that_the_card_says_of_a_team(registry_url, side):
+    """Neither end uses a client of ours: what the registry knows comes from the spans alone."""
+    async with agent("sales-team") as sales:
+        sales.card.provider.organization = "ACME"
+        sales.card.provider.url = "https://bob:secret-word@acme.example"
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client()
+            for _ in range(2):
+                await events_of(client, "complete")
+            await client.close()
+    records = SdkSpans()
+    settled = settle([found for span in spans.finished if span.kind.name == side and (found := records.record(span))])
+    with closing(PostgresWriter(registry_url)) as writer:
+        writer.write(settled.rows, settled.entities, retry=False)
+    found = await known(registry_url)
+    assert found is not None
+    assert (found["endpoint_url"], found["capabilities"], found["version"]) == (
+        f"{sales.url}/rpc",
+        ["proposals"],
+        "2.1",
+    )
+    assert found["metadata"] == {
+        "description": "The sales-team",
+        "provider": "ACME",
+        "provider_url": "https://[REDACTED]:[REDACTED]@acme.example",
+    }
 
 
 def _register(team: str, *capabilities: str, url: str | None = "http://127.0.0.1:9", **state: Any) -> None:

@@ -110,6 +110,18 @@ async def test_five_lines_make_a_team_that_is_found_called_counted_and_told_of(d
             await http.get(team.url)
 
 
+async def test_what_a_team_says_of_itself_is_registered_before_anybody_calls_it(database_url):
+    about: dict[str, Any] = {"description": "We sell", "provider": ("ACME", "http://acme"), "metadata": {"floor": 3}}
+    async with serve_team("sales-team", Executor(obey), enable_telemetry=False, **about):
+        (known,) = await told(database_url, "select metadata from unified_registry where entity_id = 'sales-team'")
+    assert known["metadata"] == {
+        "description": "We sell",
+        "provider": "ACME",
+        "provider_url": "http://acme",
+        "floor": 3,
+    }
+
+
 @pytest.mark.parametrize("binding", BINDINGS)
 async def test_all_three_bindings_are_served_and_what_the_executor_calls_is_the_teams(binding):
     spans = Spans()
@@ -187,7 +199,7 @@ async def test_a_team_that_cannot_be_entered_leaves_no_server_and_no_address_beh
         port, grpc_port = one.getsockname()[1], other.getsockname()[1]
     before = asyncio.all_tasks()
     team = serve_team("sales-team", Executor(obey), port=port, grpc_port=grpc_port, enable_telemetry=False, **fault)
-    with pytest.raises((ConfigurationError, TypeError), match="interval|bad argument type"):
+    with pytest.raises((ConfigurationError, TypeError), match=r"interval|bad argument type"):
         await team.__aenter__()
     assert asyncio.all_tasks() == before
     for free in (port, grpc_port):

@@ -1,7 +1,7 @@
 """What an Agent Card says of its team and where a client's requests go.
 
 A card is read once in ten seconds; the call that reads it also carries what only the registry needs of it (description,
-endpoint, skills), the calls between repeat the team's name and version alone.
+endpoint, skills, provider), the calls between repeat the team's name and version alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ _BINDINGS: Final = (
 _PORTS: Final = {"http": 80, "https": 443}
 # A card is the same object for many calls; one that its application changes in place is read again after this.
 _MEMORY_S: Final = 10.0
-_REGISTERED: Final = frozenset({otel.GEN_AI_AGENT_DESCRIPTION, elf.ELF_TARGET_ENDPOINT, elf.ELF_TARGET_CAPABILITIES})
+_REGISTERED: Final = frozenset(
+    {
+        otel.GEN_AI_AGENT_DESCRIPTION,
+        elf.ELF_TARGET_ENDPOINT,
+        elf.ELF_TARGET_CAPABILITIES,
+        elf.ELF_TARGET_PROVIDER,
+        elf.ELF_TARGET_PROVIDER_URL,
+    }
+)
 _remembered: WeakKeyDictionary[object, tuple[AgentCard | None, float, _Attributes]] = WeakKeyDictionary()
 
 
@@ -52,6 +60,8 @@ def team_attributes(card: AgentCard) -> dict[str, AttributeValue | None]:
         otel.GEN_AI_AGENT_VERSION: card.version or None,
         elf.ELF_TARGET_ENDPOINT: next((place.url for place in card.supported_interfaces if "://" in place.url), None),
         elf.ELF_TARGET_CAPABILITIES: skills(card) or None,
+        elf.ELF_TARGET_PROVIDER: card.provider.organization or None,
+        elf.ELF_TARGET_PROVIDER_URL: card.provider.url or None,
     }
 
 

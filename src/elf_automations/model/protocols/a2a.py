@@ -31,6 +31,7 @@ from elf_automations.model.immutable import changed
 from elf_automations.model.noise import Noise
 from elf_automations.model.outcome import span_outcome
 from elf_automations.model.records import AttributeValue, SpanKind, SpanRecord
+from elf_automations.model.redact import bounded_metadata
 
 SDK_SCOPE: Final = "a2a-python-sdk"
 UNKNOWN: Final = "unknown"
@@ -95,6 +96,13 @@ _KEPT: Final[Mapping[str, str]] = {
     elf.ELF_A2A_EVENTS: "events",
     elf.ELF_A2A_TIME_TO_FIRST_EVENT: "first_event_ms",
     elf.ELF_RESPONSE_SIZE: "response_size_bytes",
+}
+
+# What a card says of its team beside the registry's columns, by its name there.
+_TOLD: Final[Mapping[str, str]] = {
+    otel.GEN_AI_AGENT_DESCRIPTION: "description",
+    elf.ELF_TARGET_PROVIDER: "provider",
+    elf.ELF_TARGET_PROVIDER_URL: "provider_url",
 }
 
 
@@ -211,7 +219,7 @@ def _team(span: SpanRecord, target: EntityRef) -> tuple[Entity, ...]:
     """Return the team as a registry entity when its Agent Card named it, not when a caller only asked for it."""
     if target.type != "team" or span.text(otel.GEN_AI_AGENT_NAME) is None:
         return ()
-    description = span.text(otel.GEN_AI_AGENT_DESCRIPTION)
+    told = {label: text for name, label in _TOLD.items() if (text := span.text(name))}
     team = Entity(
         entity_id=target.id,
         entity_type="team",
@@ -219,6 +227,6 @@ def _team(span: SpanRecord, target: EntityRef) -> tuple[Entity, ...]:
         endpoint_url=span.text(elf.ELF_TARGET_ENDPOINT),
         version=span.text(otel.GEN_AI_AGENT_VERSION),
         capabilities=span.texts(elf.ELF_TARGET_CAPABILITIES) or (),
-        metadata={"description": description} if description else {},
+        metadata=bounded_metadata(told) if told else {},
     )
     return (team,)

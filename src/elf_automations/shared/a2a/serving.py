@@ -93,7 +93,7 @@ def serve_team(
     description_of: dict[str, Any] = {
         "capabilities": [skill if isinstance(skill, str) else skill.id or skill.name for skill in skills] or None,
         "parent_entity_id": parent_entity_id,
-        "metadata": {**({"description": description} if description else {}), **(metadata or {})} or None,
+        "metadata": {**_told(description, provider), **(metadata or {})} or None,
         "registered_by": registered_by,
         "registration_source": "factory",
         "version": version,
@@ -230,6 +230,13 @@ class ServedTeam:
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or no main thread
                     loop.add_signal_handler(number, self.stop)
             await self.wait()
+
+
+def _told(description: str | None, provider: tuple[str, str] | None) -> dict[str, str]:
+    """Return what the team says of itself in the words of its card's entry in the registry."""
+    organization, url = provider or ("", "")
+    words = {"description": description, "provider": organization, "provider_url": url}
+    return {name: word for name, word in words.items() if word}
 
 
 def _instrument() -> None:
