@@ -149,6 +149,20 @@ def test_an_old_n8n_that_cannot_list_what_runs_is_read_again_an_hour_back(
     assert executions(database_url) == Counter("12")
 
 
+def test_an_n8n_with_a_fresh_database_is_read_on_by_time(n8n: Instance, url: str, database_url: str) -> None:
+    n8n.executions = [execution(number) for number in range(101, 105)]
+    sync(database_url)
+    n8n.executions = [execution(number + 110, id=str(number)) for number in range(1, 4)]
+    told = run(database_url, "n8n", "sync").stderr
+    assert told.count("\n") == 1
+    assert "execution 3 began after execution 104, which was read last: " in told
+    assert len(executions(database_url)) == 4 + 3
+    n8n.executions += [execution(120, id="4")]
+    again = run(database_url, "n8n", "sync")
+    assert again.stderr == ""
+    assert executions(database_url)["4"] == 1
+
+
 def test_a_walk_that_is_killed_goes_on_where_it_was(n8n: Instance, url: str, database_url: str) -> None:
     n8n.executions = [execution(number) for number in range(1, 301)]
     n8n.delay_s = 0.1

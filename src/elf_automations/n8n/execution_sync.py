@@ -128,6 +128,12 @@ class ExecutionSync:
             since = self._reading.since if again or progress.done is None else None
             if unfinished is None and since is None and progress.done is not None:
                 since = (progress.done.started_ns or self._reading.since) - _LOOK_BACK_NS
+            if since is None and progress.done is not None and top.began_anew(progress.done):
+                since = progress.done.started_ns
+                self._complain(
+                    f"execution {top.execution_id} began after execution {progress.done.execution_id}, which was read "
+                    f"last: the n8n {self._reading.instance} has a new database; what began since then is read"
+                )
             if since is not None or progress.done is None or top.is_newer_than(progress.done.execution_id):
                 progress.walk = Walk(top, None, since)
         self._keep()

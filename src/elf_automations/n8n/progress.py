@@ -33,6 +33,12 @@ class Mark:
             return int(mine) > int(execution_id)
         return mine != execution_id
 
+    def began_anew(self, last: Mark) -> bool:
+        """Return whether n8n counts from the beginning again: this one has a lower id than `last` and started later."""
+        mine, theirs = self.execution_id, last.execution_id
+        lower = mine.isdecimal() and theirs.isdecimal() and int(mine) < int(theirs)
+        return lower and (self.started_ns or 0) > (last.started_ns or self.started_ns or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Walk:
