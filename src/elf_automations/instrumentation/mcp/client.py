@@ -14,9 +14,10 @@ from opentelemetry.context import attach, detach
 
 from elf_automations.conventions import otel
 from elf_automations.instrumentation.mcp.adoption import outbound
+from elf_automations.instrumentation.mcp.asking import asked_attributes
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.payload import field
-from elf_automations.instrumentation.mcp.peers import client_attributes, server_attributes
+from elf_automations.instrumentation.mcp.peers import server_attributes
 from elf_automations.instrumentation.mcp.propagation import with_context
 from elf_automations.instrumentation.mcp.rounds import held_for_headers, held_for_input
 from elf_automations.instrumentation.mcp.sending import listing_for_itself, sent
@@ -29,7 +30,7 @@ def wrap_send_request(instruments: Instruments) -> Callable[[Any], Any]:
 
 def wrap_server_send_request(instruments: Instruments) -> Callable[[Any], Any]:
     """Return the wrapper maker for `ServerSession.send_request`: the server asks its client."""
-    return _wrap(instruments, lambda session: client_attributes(getattr(session, "client_params", None)))
+    return _wrap(instruments, asked_attributes)
 
 
 def _wrap(instruments: Instruments, peer: Callable[[Any], Any]) -> Callable[[Any], Any]:

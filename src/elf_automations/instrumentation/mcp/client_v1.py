@@ -14,8 +14,9 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span
 
 from elf_automations.conventions import otel
+from elf_automations.instrumentation.mcp.asking import asked_attributes
 from elf_automations.instrumentation.mcp.operation import Instruments, Operation
-from elf_automations.instrumentation.mcp.peers import client_attributes, greeted, server_attributes
+from elf_automations.instrumentation.mcp.peers import greeted, server_attributes
 from elf_automations.instrumentation.mcp.propagation import with_context
 from elf_automations.instrumentation.mcp.sending import sent
 
@@ -65,7 +66,7 @@ def wrap_send_notification(original: Callable[..., Awaitable[Any]]) -> Callable[
 
 def _peer(session: Any) -> Any:
     if hasattr(session, "client_params"):
-        return client_attributes(session.client_params)
+        return asked_attributes(session)
     return server_attributes(session)
 
 

@@ -26,6 +26,13 @@ from elf_automations.instrumentation.spans import CallSpan, adopt_client_span, s
 
 logger = logging.getLogger(__name__)
 
+# What every request over a connection says of it, in either direction.
+CONNECTION: Final = (
+    otel.NETWORK_TRANSPORT,
+    otel.NETWORK_PROTOCOL_NAME,
+    otel.MCP_PROTOCOL_VERSION,
+    otel.MCP_SESSION_ID,
+)
 _MAX_TOOLS: Final = 100
 _INPUT_REQUIRED: Final = "input_required"
 # FastMCP opens its own CLIENT span around the SDK's request: that span is the call's, we add to it.
@@ -64,6 +71,11 @@ class Operation:
     def in_session(self) -> bool:
         """Whether the request belongs to a session of the protocol's own (legacy streamable HTTP)."""
         return otel.MCP_SESSION_ID in self._attributes
+
+    @property
+    def connection(self) -> dict[str, AttributeValue]:
+        """What is known of the connection the request came over."""
+        return {name: self._attributes[name] for name in CONNECTION if name in self._attributes}
 
     @property
     def behind_a_network(self) -> bool:

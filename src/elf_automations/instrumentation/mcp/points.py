@@ -10,6 +10,7 @@ from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
 from elf_automations.instrumentation.mcp import (
     adoption,
+    asking,
     client,
     client_v1,
     reading,
@@ -85,6 +86,7 @@ def _first(instruments: Instruments, prepare: Callable[[], None]) -> tuple[Patch
         PatchPoint("mcp.shared.session", "BaseSession.__init__", reading.wrap_session_init),
         PatchPoint("mcp.shared.session", "BaseSession.send_notification", client_v1.wrap_send_notification),
         PatchPoint("mcp.shared.session", "RequestResponder.respond", server_v1.wrap_respond),
+        PatchPoint("mcp.client.session", "ClientSession._received_request", asking.wrap_received_request(instruments)),
         PatchPoint("mcp.client.session", "ClientSession._validate_tool_result", client.wrap_validate_tool_result),
         PatchPoint(
             "mcp.server.lowlevel.server",
@@ -108,6 +110,7 @@ def _second(instruments: Instruments, prepare: Callable[[], None]) -> tuple[Patc
         PatchPoint("mcp.client.session", "ClientSession.send_request", client.wrap_send_request(instruments)),
         *(PatchPoint("mcp.client.client", f"Client.{name}", rounds.wrap_call) for name in _IN_ROUNDS),
         PatchPoint("mcp.client.session", "ClientSession.validate_tool_result", client.wrap_validate_tool_result),
+        PatchPoint("mcp.client.session", "ClientSession._on_request", asking.wrap_on_request(instruments)),
         PatchPoint("mcp.server.session", "ServerSession.send_request", client.wrap_server_send_request(instruments)),
         PatchPoint("mcp.shared.jsonrpc_dispatcher", "JSONRPCDispatcher.send_raw_request", client.wrap_send_raw),
         PatchPoint("mcp.shared.jsonrpc_dispatcher", "JSONRPCDispatcher.notify", client.wrap_notify),

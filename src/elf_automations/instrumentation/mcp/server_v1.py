@@ -1,23 +1,22 @@
 """The server side of MCP 1.x, which traces nothing itself: one SERVER span a request, FastMCP 1 to 3 included.
 
 `Server._handle_request` handles a request and swallows how it ended: the answer it gives through its responder tells.
-The responder is asked, not what runs around it: a session opened by a handler inherits the handler's context.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import get_current_span, set_span_in_context
 
 from elf_automations.instrumentation.mcp.adoption import inbound
-from elf_automations.instrumentation.mcp.operation import Instruments, Operation
-from elf_automations.instrumentation.mcp.outcome import SUCCESS, Ending, ending_of_code
+from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.payload import field
+from elf_automations.instrumentation.mcp.responses_v1 import Noting
 from elf_automations.instrumentation.mcp.serving import Received, notified, receiving
 from elf_automations.instrumentation.mcp.transports import NOWHERE, lead_of
 from elf_automations.instrumentation.spans import attached
@@ -38,7 +37,7 @@ def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -
             operation = receive(self, message, req, session)
             if operation is None:
                 return await original(self, message, req, session, *args, **kwargs)
-            noting = _Noting(message)
+            noting = Noting(message)
             token, entered = inbound.set(operation), attach(operation.call.context)
             try:
                 result = await original(self, message, req, session, *args, **kwargs)
@@ -86,66 +85,6 @@ def wrap_respond(original: Callable[..., Awaitable[Any]]) -> Callable[..., Await
         return await original(self, response, *args, **kwargs)
 
     return respond
-
-
-class _Noting:
-    """Stands in for the `respond` of one responder and notes what it answers, until it is told to stop."""
-
-    __slots__ = ("_answer", "_message", "_respond")
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-        self._respond = message.respond
-        self._answer: Any = None
-        message.respond = self
-
-    def __call__(self, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if not getattr(self._message, "cancelled", False):
-            result = getattr(response, "root", response)
-            if result is response:  # an error
-                self._answer = result
-            else:
-                response = _Answer(response, self._dumped)
-        return self._respond(response, *args, **kwargs)
-
-    def stop(self) -> None:
-        """Give the responder its own `respond` back."""
-        self._message.__dict__.pop("respond", None)
-
-    def conclude(self, operation: Operation) -> None:
-        """End the operation with the answer that was given; none was given to a request that was taken back."""
-        answer = self._answer
-        code = field(answer, "code")
-        if answer is None:
-            operation.end(Ending("cancelled") if getattr(self._message, "cancelled", False) else SUCCESS)
-        elif code is not None and field(answer, "message") is not None and field(answer, "content") is None:
-            operation.end(ending_of_code(code, str(field(answer, "message"))))
-        else:
-            operation.conclude(answer)
-
-    def _dumped(self, wire: object) -> None:
-        self._answer = wire
-
-
-class _Answer:
-    """A response that, dumped for the wire, shows what it is; in all else it is the response itself."""
-
-    def __init__(self, response: Any, dumped: Callable[[object], None]) -> None:
-        self._elf_response = response
-        self._elf_dumped = dumped
-
-    @property
-    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return cast("Any", type(self._elf_response))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._elf_response, name)
-
-    def model_dump(self, *args: Any, **kwargs: Any) -> Any:
-        """Dump the response."""
-        wire = self._elf_response.model_dump(*args, **kwargs)
-        self._elf_dumped(wire)
-        return wire
 
 
 def wrap_http_post(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

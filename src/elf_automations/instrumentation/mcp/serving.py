@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
+from opentelemetry.util.types import AttributeValue
 from pydantic import BaseModel
 
 from elf_automations.conventions import elf, otel
@@ -39,7 +40,7 @@ asking_itself: Final[ContextVar[bool]] = ContextVar("elf_mcp_asking_itself", def
 
 @dataclass(slots=True)
 class Received:
-    """A request as the server's kernel sees it, whichever major of the SDK it is."""
+    """A request as its receiver's kernel sees it, whichever major of the SDK it is."""
 
     method: str
     params: object
@@ -52,6 +53,9 @@ class Received:
     session_id: str | None = None
     ambient: Context | None = None
     lead: Lead = NOWHERE
+    # Of a request that a server makes to its client: the names of both.
+    asker: str | None = None
+    asked: str | None = None
 
 
 def receiving(
@@ -106,13 +110,7 @@ def _start(instruments: Instruments, message: Received) -> Operation:
     if marked is not None:
         attributes[elf.ELF_CALLER_SPAN_ID] = marked
     attributes.update(incoming.carried.caller)
-    if elf.ELF_SOURCE_ID not in attributes:
-        client = client_name(message.meta, message.client_params)
-        if client is not None:
-            attributes[elf.ELF_SOURCE_ID] = client
-            attributes[elf.ELF_SOURCE_TYPE] = "mcp_client"
-    if server is not None:
-        attributes[elf.ELF_TARGET_ID] = server
+    _name_ends(attributes, message, server)
     if message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit):
         attributes[elf.ELF_IMPLICIT] = True
     span = instruments.tracer.start_span(name, incoming.context, SpanKind.SERVER, attributes, incoming.links)
@@ -122,6 +120,21 @@ def _start(instruments: Instruments, message: Received) -> Operation:
         attributes,
         instruments.durations.server_operation,
     )
+
+
+def _name_ends(attributes: dict[str, AttributeValue], message: Received, server: str | None) -> None:
+    """Add who is asked, and who asks where the caller's baggage does not say it."""
+    if elf.ELF_SOURCE_ID not in attributes:
+        client = client_name(message.meta, message.client_params)
+        caller, kind = (client, "mcp_client") if client is not None else (message.asker, "mcp")
+        if caller is not None:
+            attributes[elf.ELF_SOURCE_ID] = caller
+            attributes[elf.ELF_SOURCE_TYPE] = kind
+    if server is not None:
+        attributes[elf.ELF_TARGET_ID] = server
+    elif message.asked is not None:
+        attributes[elf.ELF_TARGET_ID] = message.asked
+        attributes[elf.ELF_TARGET_TYPE] = "mcp_client"
 
 
 def _acting(incoming: Incoming, span: Span, server: str | None) -> Context:
