@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from a2a.client.errors import A2AClientTimeoutError, AgentCardResolutionError
+from a2a.client.errors import A2AClientError, A2AClientTimeoutError, AgentCardResolutionError
 
 from a2a_agents import agent, obey
 from a2a_card_server import WELL_KNOWN, card_server, offering
@@ -42,6 +42,26 @@ async def test_one_that_gives_up_does_not_take_the_card_from_the_others():
                 await hasty
             assert (await patient)["status"] == "success"
         assert cards.asked == [(WELL_KNOWN, 200)]
+
+
+async def test_who_waits_for_a_card_when_the_client_is_closed_is_told_so_and_a_cancel_stays_a_cancel():
+    spans = Spans()
+    async with agent("sales-team") as sales, card_server(sales.card) as cards:
+        cards.seconds = 0.5
+        client = create_a2a_client(
+            "marketing-team", endpoints={"sales-team": cards.url}, tracer_provider=spans.provider
+        )
+        waiting, leaving = (asyncio.create_task(client.send_task("sales-team", "complete")) for _ in range(2))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await client.close()
+        with pytest.raises(A2AClientError, match="the client was closed while it looked for team 'sales-team'"):
+            await waiting
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert (await client.send_task("sales-team", "complete"))["status"] == "success"
+        await client.close()
+    assert sorted(row.status for row in spans.counted()) == ["cancelled", "error", "success"]
 
 
 async def test_a_card_that_changed_is_picked_up_by_its_etag_and_kept_while_it_did_not():

@@ -188,6 +188,24 @@ async def test_a_caller_that_goes_away_is_a_cancelled_row_and_leaves_nothing_run
     assert [(row.status, row.target_id) for row in spans.counted()] == [("cancelled", "sales-team")]
 
 
+@pytest.mark.parametrize(("binding", "streaming"), CALLS, ids=IDS)
+async def test_a_state_this_sdk_has_no_name_for_is_no_end_that_is_known(binding, streaming):
+    """A newer team may be in a state of a later protocol; its number travels."""
+
+    async def later(request: Any, updater: Any, events: Any) -> None:
+        await updater.update_status(42)
+
+    spans = Spans()
+    async with agent("sales-team", later) as served, card_server() as cards:
+        cards.serve(offering(served.card, binding, streaming=streaming))
+        async with create_a2a_client(
+            "marketing-team", endpoints={"sales-team": cards.url}, tracer_provider=spans.provider
+        ) as client:
+            answer = await client.send_task("sales-team", "complete", deadline_seconds=20)
+    assert (answer["state"], answer["status"]) == ("42", "cancelled")
+    assert spans.counted()[0].metadata["task_state"] == "TASK_STATE_42"
+
+
 async def test_a_server_that_dies_during_the_call_is_an_error_and_the_next_call_looks_anew():
     spans = Spans()
     places: dict[str, str] = {}

@@ -20,7 +20,9 @@ from google.protobuf.json_format import MessageToDict
 
 from elf_automations.model.protocols.a2a import CANCELLED_STATE, FAILED_STATES
 
+_STATES: Final[dict[int, str]] = {number: name for name, number in TaskState.items()}
 _UNDER_WAY: Final = frozenset({"TASK_STATE_SUBMITTED", "TASK_STATE_WORKING", "TASK_STATE_UNSPECIFIED"})
+_DONE: Final = frozenset({"TASK_STATE_COMPLETED", "TASK_STATE_INPUT_REQUIRED"})
 
 
 class Answer:
@@ -60,7 +62,7 @@ class Answer:
         `status` is the row's word for how the task ended: success (also when the team asks back), error (failed,
         rejected, authentication required) or cancelled. `text` is what the team answered: its message, else its
         artifacts' text, else its status text. A team that answers with a bare message made no task: task_id and state
-        are None then.
+        are None then. A state that the SDK has no name for is its number, and no known end.
         """
         artifacts = list(self._artifacts.values())
         produced = text_of(part for artifact in artifacts for part in artifact.parts)
@@ -78,7 +80,7 @@ class Answer:
         if self._state in FAILED_STATES:
             return "error"
         # Without a word on how it ended, the team went away.
-        lost = self._reply is None and (self._state is None or self._state in _UNDER_WAY)
+        lost = self._reply is None and self._state not in _DONE
         return "cancelled" if lost or self._state == CANCELLED_STATE else "success"
 
     def _identify(self, task_id: str, context_id: str) -> None:
@@ -96,7 +98,7 @@ class Answer:
         self._reply = text_of(message.parts)
 
     def _status(self, status: TaskStatus) -> None:
-        self._state = TaskState.Name(status.state)
+        self._state = _STATES.get(status.state) or str(status.state)
         self._status_text = text_of(status.message.parts) or None
 
     def _artifact(self, update: TaskArtifactUpdateEvent) -> None:

@@ -61,7 +61,7 @@ class Connections:
     async def to(self, team: str) -> AsyncGenerator[Connection]:
         """Lend the connection to `team`; after the SDK's own errors the team is looked up anew next time.
 
-        Raises what `Endpoints.locate` and `fetch_card` raise.
+        Raises what `Endpoints.locate` and `fetch_card` raise, and A2AClientError when `close()` comes in between.
         """
         connection = await self._current(team)
         connection.users += 1
@@ -111,8 +111,16 @@ class Connections:
             task = asyncio.create_task(self._renewed(team, known) if known else self._made(team))
             self._under_way[team] = task
             task.add_done_callback(lambda done: self._arrived(team, done))
-        # One caller that gives up must not take the others' card away.
-        return await asyncio.shield(task)
+        caller = asyncio.current_task()
+        cancelled = caller.cancelling() if caller else 0
+        try:
+            # One caller that gives up must not take the others' card away.
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled() or (caller and caller.cancelling() > cancelled):
+                raise
+            message = f"the client was closed while it looked for team {team!r}"
+            raise A2AClientError(message) from None
 
     def _arrived(self, team: str, done: asyncio.Task[Connection]) -> None:
         if self._under_way.get(team) is done:
