@@ -100,17 +100,18 @@ class CallSpan:
         """End the span as cancelled: the caller or the peer gave up, nobody failed."""
         self.conclude("cancelled", None, message, None)
 
-    def fail_with(self, error: BaseException, *, code: str | None = None) -> None:
+    def fail_with(self, error: BaseException, *, code: str | None = None, message: str | None = None) -> None:
         """End the span by the exception that ended the call: cancelled, timed out, or an error.
 
-        A generator's close and a task's cancellation are cancellations; any `TimeoutError` is a timeout.
+        A generator's close and a task's cancellation are cancellations; any `TimeoutError` is a timeout. `message` is
+        for an exception whose own text does not say what went wrong.
         """
         if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
             self.cancel()
         elif isinstance(error, TimeoutError):
-            self.time_out(spoken(error), code)
+            self.time_out(message or spoken(error), code)
         else:
-            self.fail(type(error).__qualname__, spoken(error), code)
+            self.fail(type(error).__qualname__, message or spoken(error), code)
 
     def finish(self) -> None:
         """End the span itself; a call that adopted somebody else's span leaves this to its owner."""

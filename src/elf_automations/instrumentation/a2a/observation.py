@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import orjson
-from a2a.client.errors import A2AClientTimeoutError
+from a2a.client.errors import A2AClientError, A2AClientTimeoutError
 from a2a.types.a2a_pb2 import (
     Message,
     SendMessageResponse,
@@ -146,7 +147,7 @@ class Observation:
             if _timed_out(error) or (isinstance(error, asyncio.CancelledError) and deadline_over(self.call.context)):
                 self.call.time_out(str(error) or "timed out", "timeout")
             else:
-                self.call.fail_with(error, code=error_code(error))
+                self.call.fail_with(error, code=error_code(error), message=_sent(error).get("message"))
         except Exception:
             logger.debug("an A2A exception could not be read", exc_info=True)
             self.call.fail_with(error)
@@ -209,7 +210,7 @@ def error_code(error: BaseException) -> str | None:
         return str(status)
     code = getattr(cause, "code", None)
     name = getattr(code() if callable(code) else None, "name", None)
-    return name if isinstance(name, str) else _sent_code(error)
+    return name if isinstance(name, str) else _sent(error).get("code")
 
 
 def _cancellations() -> int:
@@ -221,12 +222,20 @@ def _cancellations() -> int:
     return task.cancelling() if task is not None else 0
 
 
-def _sent_code(error: BaseException) -> str | None:
-    """Return the code of an error that a REST stream sent, which the SDK's client raises as its JSON text."""
+def _sent(error: BaseException) -> Mapping[str, str]:
+    """Return code and message of an error that was sent over HTTP+JSON, of which the SDK's client tells the status.
+
+    The body is a `google.rpc.Status` under `error`; what a stream sends is raised as its JSON text.
+    """
+    if not isinstance(error, A2AClientError):
+        return {}
+    response = getattr(error.__cause__, "response", None)
     try:
-        return str(orjson.loads(str(error))["error"]["code"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
+        body = orjson.loads(str(error) if response is None else response.content)["error"]
+        said = {name: body.get(name) for name in ("code", "message")}
+    except Exception:  # no JSON, not such an error, or a body that was never read
+        return {}
+    return {name: str(value) for name, value in said.items() if value}
 
 
 def _timed_out(error: BaseException) -> bool:
