@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+import httpx
 import pytest
 from a2a.client.errors import A2AClientError, A2AClientTimeoutError
 
@@ -137,6 +138,38 @@ async def test_the_deadline_ends_everything_and_is_said_the_same_way(binding, st
     assert str(raised.value) == "team sales-team did not finish the task within 0.4 s"
     (row,) = [row for row in spans.counted() if row.operation == "send_task"]
     assert (row.status, row.error_message) == ("timeout", str(raised.value))
+
+
+@pytest.mark.parametrize(("patience", "deadline"), [(30, 8), (4, 30)], ids=["deadline first", "silence first"])
+@pytest.mark.parametrize(("binding", "streaming"), CALLS, ids=IDS)
+async def test_the_deadline_is_passed_down(binding, streaming, patience, deadline):
+    """Over gRPC the server sees it; HTTP has no word for it, so there it is the limit of httpx for a wait."""
+    given: list[float] = []
+
+    async def act(request: Any, updater: Any, events: Any) -> None:
+        if binding == "GRPC":
+            given.append(request.call_context.state["grpc_context"].time_remaining())
+        if request.get_user_input() == "slow":
+            await asyncio.sleep(0.5)
+        await obey(request, updater, events)
+
+    async def sent(request: httpx.Request) -> None:
+        if request.method == "POST" or "/tasks/" in request.url.path:
+            given.append(request.extensions["timeout"]["read"])
+
+    async with (
+        agent("sales-team", act) as served,
+        card_server(offering(served.card, binding, streaming=streaming)) as cards,
+        A2AClient("marketing-team", timeout=patience, endpoints={"sales-team": cards.url}) as client,
+    ):
+        client._connections._pool().event_hooks["request"].append(sent)
+        assert (await client.send_task("sales-team", "slow", deadline_seconds=deadline))["status"] == "success"
+    # What bounds a stream over gRPC bounds all of it, so there it is the deadline alone.
+    limit = deadline if binding == "GRPC" and streaming else min(patience, deadline)
+    assert all(limit - 3 < seconds <= limit for seconds in given)
+    # A team that cannot stream, asked for longer than one wait may be, answers at once and is asked again.
+    looked_up = not streaming and deadline > patience and binding != "GRPC"
+    assert len(given) > 1 if looked_up else len(given) == 1
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
