@@ -92,7 +92,7 @@ function workflow(said) {
   return {
     id: text(String(id ?? ''), 255),
     name: text(name, 255),
-    description: text(description, 2000),
+    description: description === null ? '' : text(description, 2000), // none, in place of one it had
     active: flag(active),
     isArchived: flag(isArchived),
     projectId: project(id, text(list(shared).find((each) => object(each).role === 'workflow:owner')?.projectId, 100)),

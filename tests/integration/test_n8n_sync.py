@@ -16,7 +16,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+import n8n_spans
 from command import COMMAND, answer, eventually, run, running
+from elf_automations.model import settle
+from elf_automations.storage.writer import PostgresWriter
 from n8n_api_server import KEY, Instance, serving
 from n8n_captures import document
 from sink_process import sink
@@ -387,6 +390,26 @@ def test_a_workflow_is_known_by_its_published_nodes_and_by_nothing_secret(
         "execution_timeout": 90, "node_targets": {"Very slow call": "api.example.com"}, "version_id": "v2",
         "project_id": "p1",
     }  # fmt: skip
+
+
+def test_what_a_workflow_no_longer_has_is_forgotten(n8n: Instance, url: str, database_url: str) -> None:
+    """A limit that is gone would make a timeout of what somebody stopped."""
+    shared = [{"role": "workflow:owner", "projectId": "p1"}]
+    n8n.workflows = [workflow("wf", settings={"executionTimeout": 5}, description="Slow", shared=shared)]
+    sync(database_url)
+    n8n.workflows = [workflow("wf", settings={}, description=None, shared=[])]
+    sync(database_url)
+    writer = PostgresWriter(database_url)
+    began = int(time.time()) * 1_000_000_000
+    settled = settle([n8n_spans.run(1, "wf", "canceled", start_ns=began, end_ns=began + 10_000_000_000)])
+    writer.write(settled.rows, settled.entities, retry=False)
+    writer.settle(datetime.now(UTC) - timedelta(hours=1))
+    writer.close()
+    assert [row["status"] for row in rows(database_url)] == ["cancelled"]
+    with psycopg.connect(database_url) as connection:
+        kept = "select metadata ->> 'execution_timeout', metadata ->> 'description', metadata ->> 'project_id'"
+        query = f"{kept} from unified_registry where entity_id = 'wf'"
+        assert connection.execute(query.encode()).fetchone() == ("0", "", "")
 
 
 def test_a_backend_gets_the_spans_of_the_rows(

@@ -115,15 +115,16 @@ def _registration(workflow: Json, instance: str) -> dict[str, Any]:
     published = mapping(workflow.get("activeVersion"))
     nodes = [dict(node) for node in mappings(published.get("nodes", workflow.get("nodes")))]
     limit = mapping(workflow.get("settings")).get("executionTimeout")
+    # Empty or 0 where there is none: what is not said stays as it was.
     metadata = {
         _INSTANCE: instance,
         "version_id": text(published.get("versionId")) or text(workflow.get("versionId")),
-        "project_id": _project(workflow),
-        "execution_timeout": limit if isinstance(limit, int | float) and limit > 0 else None,
+        "project_id": _project(workflow) or ("" if "shared" in workflow else None),
+        "execution_timeout": max(limit, 0) if isinstance(limit, int | float) else 0,
     }
     return {
         "workflow_name": text(workflow.get("name")) or "",
-        "description": text(workflow.get("description")),
+        "description": text(workflow.get("description")) or "",
         "tags": [dict(tag) for tag in mappings(workflow.get("tags"))],
         "nodes": nodes,
         "metadata": {word: value for word, value in metadata.items() if value is not None},

@@ -66,7 +66,7 @@ class N8NWorkflowRegistry:
         Args:
             workflow_id: n8n's id of the workflow.
             workflow_name: its name.
-            description: what it is for.
+            description: what it is for; empty: nothing, in place of what it was.
             tags: texts, or n8n's tag objects (`id`, `name`).
             nodes: each with `type` and `name`; parameters, which hold secrets, are read for the host that a node calls
                 and not kept.
@@ -210,7 +210,7 @@ def _metadata(
     more: Mapping[str, AttributeValue] | None,
 ) -> dict[str, AttributeValue]:
     known: dict[str, AttributeValue] = dict(more or {})
-    if description:
+    if description is not None:
         known["description"] = description
     if schedule:
         known["schedule"] = schedule
