@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from operator import attrgetter
 from typing import Final
 
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
@@ -47,6 +50,7 @@ def points_of_major(
     lasting = instruments.durations
     shared = (
         *_TRANSPORTS,
+        *_sse(major),
         PatchPoint("mcp.client.session", "ClientSession.__aenter__", sessions.wrap_enter(prepare)),
         PatchPoint("mcp.client.session", "ClientSession.__aexit__", sessions.wrap_exit(lasting.client_session)),
         PatchPoint("mcp.server.lowlevel.server", "Server.run", sessions.wrap_server_run(lasting.server_session)),
@@ -71,6 +75,18 @@ def points_of_fastmcp(provider: TracerProvider | None, lasting: Instruments) -> 
         run = sessions.wrap_server_run(lasting.durations.server_session)
         points.append(PatchPoint("fastmcp.server.low_level", "LowLevelServer.run", run))
     return tuple(points)
+
+
+def _sse(major: int) -> Iterator[PatchPoint]:
+    """Yield the points of SSE that only the later releases of 1.x have: the earlier ones do all in one function."""
+    points = [PatchPoint("mcp.client.sse", "request_within_origin", transports.wrap_sse_post)]
+    if major < 2:  # noqa: PLR2004
+        handler = "SseServerTransport._handle_post_message"
+        points.append(PatchPoint("mcp.server.sse", handler, server_v1.wrap_sse_post))
+    for point in points:
+        with suppress(ImportError, AttributeError):
+            attrgetter(point.path)(import_module(point.module))
+            yield point
 
 
 def _tracers_of(provider: TracerProvider) -> Callable[..., Tracer]:

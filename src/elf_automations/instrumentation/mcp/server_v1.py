@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -98,6 +99,18 @@ def wrap_http_post(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
     return handle_post_request
 
 
+def wrap_sse_post(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap `SseServerTransport._handle_post_message`: it makes the request itself, from what is known here."""
+
+    @functools.wraps(original)
+    async def handle_post_message(self: Any, scope: Any, receive: Any, *args: Any, **kwargs: Any) -> Any:
+        with suppress(TypeError):  # a server's `receive` may be of a kind that cannot be referred to weakly
+            _arrivals[receive] = set_span_in_context(get_current_span(), Context())
+        return await original(self, scope, receive, *args, **kwargs)
+
+    return handle_post_message
+
+
 def _received(server: Any, message: Any, req: Any, session: Any) -> Received | None:
     method = getattr(req, "method", None)
     if not isinstance(method, str):
@@ -113,9 +126,18 @@ def _received(server: Any, message: Any, req: Any, session: Any) -> Received | N
         client_params=getattr(session, "client_params", None),
         protocol_version=_versions.get(session),
         session_id=_session_id(request),
-        ambient=None if request is None else _arrivals.get(request, Context()),
+        ambient=None if request is None else _arrival(request),
         lead=lead_of(session) if request is None else NOWHERE,
     )
+
+
+def _arrival(request: Any) -> Context:
+    for key in (request, getattr(request, "receive", request)):
+        with suppress(TypeError):
+            known = _arrivals.get(key)
+            if known is not None:
+                return known
+    return Context()
 
 
 def _session_id(request: Any) -> str | None:

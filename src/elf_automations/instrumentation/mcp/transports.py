@@ -80,6 +80,23 @@ def wrap_sse_client(original: Callable[..., Any]) -> Callable[..., Any]:
     return _remembering(original, "url", lambda url: http_attributes(str(url)))
 
 
+def wrap_sse_post(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap what `sse_client` posts a message with: the request travels in its message's context, headers included."""
+
+    @functools.wraps(original)
+    async def request(client: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
+        meta = _meta_in(field(kwargs.get("json"), "params"))
+        if not meta:
+            return await original(client, method, url, *args, **kwargs)
+        of_the_client = getattr(client, "headers", ())
+        carried = {name: value for name, value in context_headers(meta).items() if name not in of_the_client}
+        kwargs["headers"] = {**carried, **(kwargs.get("headers") or {})}
+        with attached(message_context(meta)):
+            return await original(client, method, url, *args, **kwargs)
+
+    return request
+
+
 def wrap_post_writer(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Wrap `StreamableHTTPTransport.post_writer`: the stream it drains leads to its URL."""
 
@@ -162,6 +179,9 @@ def _bare(stream: Any) -> Any:
 
 def _meta_of(ctx: Any) -> Mapping[str, Any] | None:
     message = getattr(getattr(ctx, "session_message", None), "message", None)
-    params = getattr(getattr(message, "root", message), "params", None)
+    return _meta_in(getattr(getattr(message, "root", message), "params", None))
+
+
+def _meta_in(params: object) -> Mapping[str, Any] | None:
     meta = field(params, META)
     return cast("Mapping[str, Any]", meta) if isinstance(meta, dict) else None
