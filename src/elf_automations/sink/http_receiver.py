@@ -25,9 +25,11 @@ from elf_automations.sink.accounts import Accounts
 from elf_automations.sink.bearer import Token
 from elf_automations.sink.inflation import TooLargeError, inflate
 from elf_automations.sink.intake import Intake
+from elf_automations.sink.room import Room
 
 TRACES_PATH: Final = "/v1/traces"
 _DECODERS: Final[dict[str, Callable[[bytes], OtlpSpans]]] = {answers.PROTOBUF: from_protobuf, answers.JSON: from_json}
+_BODIES_RECEIVED: Final = 4
 _INFLATING_THREADS: Final = 2
 _PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,7 +45,8 @@ class _RefusedError(Exception):
 class HttpReceiver:
     """The ASGI application of a sink.
 
-    `max_bytes` bounds a body before and after inflation, `body_seconds` the time it may take to arrive,
+    `max_bytes` bounds a body before and after inflation, and four times that what those being received hold together;
+    `body_seconds` is the time one may take to arrive,
     `retry_seconds` is when a client that cannot be served now shall come again.
     """
 
@@ -59,6 +62,7 @@ class HttpReceiver:
     ) -> None:
         self._intake, self._accounts, self._token = intake, accounts, token
         self._max_bytes, self._body_seconds, self._retry_seconds = max_bytes, body_seconds, retry_seconds
+        self._room = Room(_BODIES_RECEIVED * max_bytes)
         # Threads of its own: those of the loop are for stopping the sink.
         self._inflating = ThreadPoolExecutor(_INFLATING_THREADS, "elf-sink-inflate")
         self.draining = False
@@ -130,6 +134,8 @@ class HttpReceiver:
                 # 408 would be the word for it, but clients drop what gets it.
                 message = f"the body did not arrive within {self._body_seconds:g} seconds"
                 return _RefusedError(503, answers.UNAVAILABLE, message, retry=True)
+            case ElfTelemetryError():
+                return _RefusedError(503, answers.UNAVAILABLE, str(error), retry=True)
             case _:
                 message = f"the body could not be read: {type(error).__name__}"
                 return _RefusedError(503, answers.UNAVAILABLE, message, retry=True)
@@ -141,15 +147,18 @@ class HttpReceiver:
         if length.isdecimal() and int(length) > limit:
             raise TooLargeError(too_large)
         body = bytearray()
-        async with asyncio.timeout(self._body_seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise TooLargeError(too_large)
-        encoding = request.headers.get("content-encoding", "").strip().lower()
-        if not encoding:
-            return bytes(body)
-        return await asyncio.get_running_loop().run_in_executor(self._inflating, inflate, bytes(body), encoding, limit)
+        with self._room.part() as hold:
+            async with asyncio.timeout(self._body_seconds):
+                async for chunk in request.stream():
+                    hold(len(chunk))
+                    body += chunk
+                    if len(body) > limit:
+                        raise TooLargeError(too_large)
+            encoding = request.headers.get("content-encoding", "").strip().lower()
+            if not encoding:
+                return bytes(body)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._inflating, inflate, bytes(body), encoding, limit)
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
