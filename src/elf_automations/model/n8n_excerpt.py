@@ -135,7 +135,7 @@ def _taken_in(run: Json, runs: Json) -> int:
     """Return how many items a run was given: those of the outputs it names as its sources."""
     given = 0
     for source in mappings(run.get("source")):
-        number, output = source.get("previousNodeRun", 0), source.get("previousNodeOutput", 0)
+        number, output = source.get("previousNodeRun") or 0, source.get("previousNodeOutput") or 0
         before = mappings(runs.get(text(source.get("previousNode")) or ""))
         if isinstance(number, int) and isinstance(output, int) and 0 <= number < len(before):
             outputs = _outputs(before[number])
@@ -148,11 +148,13 @@ def _goes_on(node: Json) -> bool:
 
 
 def _has_failed_item(run: Json) -> bool:
-    return any(
-        mapping(item.get("json")).get("error") or item.get("error")
-        for output in _outputs(run)
-        for item in mappings(output)
-    )
+    made = (item for output in _outputs(run) for item in mappings(output))
+    return any(_is_said(mapping(item.get("json")).get("error")) or _is_said(item.get("error")) for item in made)
+
+
+def _is_said(error: object) -> bool:
+    # As n8n tests it, in JavaScript.
+    return bool(error) or isinstance(error, dict | list)
 
 
 def _taken(said: Json, words: Iterable[str]) -> dict[str, Any]:
