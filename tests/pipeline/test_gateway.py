@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -25,7 +26,7 @@ from opentelemetry.util.types import AttributeValue
 
 from collector_process import CONFIGURATIONS, free_address
 from collector_tiers import Tier, figure, gateway
-from elf_automations.model import SpanRecord, settle
+from elf_automations.model import SpanRecord, map_batch, settle
 from elf_automations.model.from_otlp_bytes import from_json
 from jaeger_process import Jaeger, jaeger, tags
 from otlp import as_json, request_of
@@ -34,6 +35,7 @@ from sink_process import sink
 from spans import eventually, tool_call
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+SECRET = "sk-fake0000000000000000"
 ROUNDS = 3
 FAILED = {"error", "timeout"}
 NAMES = {"tool_call": "tools/call {tool_name}", "tool_list": "tools/list", "send_task": "SendMessage"}
@@ -299,6 +301,46 @@ def test_a_failure_is_sent_once_and_its_trace_whole(sampling: tuple[Tier, Jaeger
     eventually(lambda: {span for _, span in _kept(backend, [trace])} == {f"{n:016x}" for n in (3001, 77, 78)})
     eventually(lambda: _sent(tier) == sent + 3)
     assert "elf.keep" not in json.dumps(backend.trace(trace))
+
+
+def test_names_that_look_like_secrets_stay_names(sampling: tuple[Tier, Jaeger], module_database_url: str) -> None:
+    """The rows are those of the exporter in the process; the backend has the same names, and no secret."""
+    tier, backend = sampling
+    names: dict[str, Any] = {"gen_ai.tool.name": "pk_lookup_customer", "elf.target.id": "sk-production-api"}
+    call = tool_call(4000, error=f"no such key {SECRET}", note=f"for {SECRET}", **names)
+    span = ReadableSpan(
+        name="tools/call pk_lookup_customer",
+        context=call.context,
+        resource=Resource(
+            {"service.name": "sk-production-api", "elf.entity.id": "pk_planning_team", "elf.entity.type": "team"}
+        ),
+        kind=call.kind,
+        attributes=call.attributes,
+        status=call.status,
+        start_time=call.start_time,
+        end_time=call.end_time,
+        instrumentation_scope=call.instrumentation_scope,
+    )
+    request = as_json(request_of([span]))
+    (expected,) = map_batch(from_json(json.dumps(request)).records).rows
+    assert (expected.source_id, expected.tool_name) == ("pk_planning_team", "pk_lookup_customer")
+    assert expected.error_message
+    assert SECRET not in expected.error_message
+    _send(tier, request)
+
+    def found() -> list[dict[str, Any]]:
+        return [row for row in stored(module_database_url) if row["trace_id"] == expected.trace_id]
+
+    eventually(lambda: len(found()) == 1)
+    (row,) = found()
+    assert {name: row[name] for name in asdict(expected)} == asdict(expected)
+    eventually(lambda: len(backend.trace(expected.trace_id)) == 1)
+    (told,) = backend.trace(expected.trace_id)
+    assert {name: tags(told)[name] for name in (*names, "note")} == {**names, "note": "for ****"}
+    page = httpx.get(f"{backend.url}/api/traces/{expected.trace_id}").text
+    assert "sk-production-api" in page
+    assert "pk_planning_team" in page
+    assert SECRET not in page
 
 
 def _same_trace(first: ReadableSpan, span_id: int, *, error: str | None = None, seconds: float = 0.1) -> ReadableSpan:
