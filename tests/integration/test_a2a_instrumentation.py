@@ -101,6 +101,19 @@ async def test_the_other_methods_are_rows_too(binding):
     ]
 
 
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_servers_span_says_where_the_request_came_from(binding, streaming):
+    async with agent("sales-team") as sales:
+        with instrumented(A2AInstrumentor(), Spans()) as spans:
+            client = await sales.client(binding, streaming=streaming)
+            await events_of(client, "complete")
+            await client.close()
+    (served,) = [span for span in spans.finished if span.kind.name == "SERVER"]
+    assert served.attributes["client.address"] == "127.0.0.1"
+    assert 0 < served.attributes["client.port"] < 65536
+
+
 async def test_a_caller_who_leaves_early_has_cancelled_and_one_who_leaves_after_the_end_has_not():
     async with agent("sales-team") as sales:
         with instrumented(A2AInstrumentor(), Spans()) as spans:

@@ -74,6 +74,7 @@ async def test_a_refused_request_is_a_row_with_its_error_and_caller(case):
     )
     assert row.error_code == (code or row.error_code)
     assert row.error_message
+    assert (span.attributes or {})["client.address"] == "127.0.0.1"
     assert (row.source_id, row.source_type, row.target_id, row.target_type) == (
         "marketing-team",
         "team",

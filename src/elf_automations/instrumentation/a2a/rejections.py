@@ -24,6 +24,7 @@ from elf_automations.conventions import elf
 from elf_automations.instrumentation.a2a.driving import passed_through
 from elf_automations.instrumentation.a2a.methods import OTHER, REST_METHODS, WIRE_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import error_code
+from elf_automations.instrumentation.a2a.peers import http_peer
 from elf_automations.instrumentation.a2a.server_side import start_request
 from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint
 from elf_automations.model.protocols.a2a import method_name
@@ -87,6 +88,7 @@ def _tell(tracer: Tracer, error: Any, binding: str) -> None:
         said = {
             elf.ELF_A2A_BINDING: binding,
             elf.ELF_PAYLOAD_SIZE: _length(headers),
+            **http_peer(getattr(refused.request, "client", None)),
             elf.ELF_METADATA: orjson.dumps({"requested_method": asked}).decode() if asked else None,
         }
         known = {name: value for name, value in said.items() if value is not None}

@@ -28,6 +28,7 @@ from elf_automations.instrumentation.a2a.client_side import covered
 from elf_automations.instrumentation.a2a.driving import observing_stream, observing_unary
 from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
+from elf_automations.instrumentation.a2a.peers import peer_of, remembering_peer
 from elf_automations.instrumentation.a2a.propagation import GRPC_CONTEXT, headers_of, incoming, remembering_grpc
 from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.instrumentation.identity import ACTOR, callees_entries, caller_attributes
@@ -99,15 +100,16 @@ class _Finding(Observation):
 
 
 def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    """Return the patch points of the SDK's request handlers, and of what makes their contexts for gRPC."""
-    handlers = [
+    """Return the patch points of the SDK's request handlers, and of what makes their contexts."""
+    points = [
         PatchPoint(module, f"{handler}.{name}", handler_wrapper(tracer, method))
         for module, handler in _HANDLERS
         for name, method in SERVER_METHODS.items()
     ]
-    if importlib.util.find_spec("grpc") is None:
-        return tuple(handlers)
-    return (*handlers, *(PatchPoint(module, path, remembering_grpc) for module, path in _GRPC_CONTEXTS))
+    points.append(PatchPoint("a2a.server.routes.common", "DefaultServerCallContextBuilder.build", remembering_peer))
+    if importlib.util.find_spec("grpc") is not None:
+        points.extend(PatchPoint(module, path, remembering_grpc) for module, path in _GRPC_CONTEXTS)
+    return tuple(points)
 
 
 def own_handler_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
@@ -189,6 +191,7 @@ def _start(tracer: Tracer, method: Method, handler: Any, params: Any, context: A
     said = request_attributes(params)
     if headers:
         said[elf.ELF_A2A_BINDING] = server_binding(context)
+        said.update(peer_of(context))
     call = start_request(tracer, method, handler, headers, said)
     card = _card_of(handler)
     request = _Served(call, params, context, _team(card))
