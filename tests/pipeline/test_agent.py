@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
+import pytest
 import yaml
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from collector_process import CONFIGURATIONS, free_address
-from collector_tiers import agent, figure
+from collector_tiers import agent, figure, gateway
 from elf_automations.model import map_batch
 from elf_automations.model.from_sdk import SdkSpans
 from otlp import request_of
@@ -45,6 +47,22 @@ def test_calls_sent_to_the_agent_are_the_rows_the_exporter_makes(database_url: s
         over_http.shutdown()
         over_grpc.shutdown()
     assert stored(database_url) == sorted((row.span_id, row.target_id, row.status, row.tool_name) for row in rows)
+
+
+@pytest.mark.parametrize("tier", [agent, gateway])
+def test_collectors_send_one_token_while_the_sink_takes_two(tier: Any, database_url: str, tmp_path: Path) -> None:
+    """All of them in one environment, as where compose.yaml reads it."""
+    tokens = {"ELF_SINK_TOKEN": f"fake-new-token {TOKEN}", "ELF_SINK_CLIENT_TOKEN": "fake-new-token"}
+    backend = (free_address(),) if tier is gateway else ()
+    with (
+        sink(database_url, "--grpc", "off", environment=tokens) as running,
+        tier(tmp_path, running.url, *backend, **tokens) as before,
+    ):
+        exporter = HttpExporter(endpoint=f"{before.http}/v1/traces")
+        assert exporter.export([tool_call(1)]) is SpanExportResult.SUCCESS
+        eventually(lambda: len(stored(database_url)) == 1)
+        exporter.shutdown()
+        before.collector.kill()
 
 
 def test_what_the_agent_took_survives_its_kill_while_the_sink_is_away(database_url: str, tmp_path: Path) -> None:

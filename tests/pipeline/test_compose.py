@@ -26,7 +26,8 @@ from own_postgres import own_postgres
 
 COMPOSE = CONFIGURATIONS / "compose.yaml"
 LOADER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
-CHOSEN = {name: f"fake-{name.lower()}" for name in ("ELF_POSTGRES_PASSWORD", "ELF_SINK_TOKEN", "ELF_GRAFANA_PASSWORD")}
+TO_CHOOSE = ("ELF_POSTGRES_PASSWORD", "ELF_SINK_TOKEN", "ELF_SINK_CLIENT_TOKEN", "ELF_GRAFANA_PASSWORD")
+CHOSEN = {name: f"fake-{name.lower()}" for name in TO_CHOOSE}
 READ = {"gateway": CONFIGURATIONS / "gateway.yaml", "jaeger": CONFIGURATIONS / "backends/jaeger.yaml"}
 # Where images listen by themselves; the others are told by what stands in the file.
 BY_ITSELF = {("postgres", 5432), ("prometheus", 9090), ("grafana", 3000)}
@@ -50,7 +51,9 @@ def services(tmp_path_factory: Any) -> dict[str, Any]:
     filled.write_text(re.sub(r"\$\{(\w+):\?[^}]+\}", lambda found: CHOSEN[found[1]], COMPOSE.read_text()))
     done = load(filled)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["services"]
+    loaded = json.loads(done.stdout)
+    assert loaded["secrets"]["sink_token"]["environment"] == "ELF_SINK_CLIENT_TOKEN"
+    return loaded["services"]
 
 
 def test_what_must_be_chosen_is_asked_for() -> None:

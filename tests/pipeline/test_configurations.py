@@ -78,6 +78,16 @@ def test_nothing_is_acknowledged_that_is_only_in_memory(name: str) -> None:
             assert said["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
+@pytest.mark.parametrize("name", configurations())
+def test_whoever_calls_a_sink_sends_the_token_of_clients(name: str) -> None:
+    """ELF_SINK_TOKEN may hold several, which no client can send; alone it is what all send."""
+    for exporter, said in read(CONFIGURATIONS / name)["exporters"].items():
+        if exporter.startswith("otlp_http/"):
+            assert said["headers"] == {
+                "authorization": "Bearer ${env:ELF_SINK_CLIENT_TOKEN:-${env:ELF_SINK_TOKEN:-none}}"
+            }
+
+
 def test_jaeger_accepts_its_configuration() -> None:
     command = [str(jaeger_binary()), "validate", "--config", str(JAEGER_CONFIGURATION)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
