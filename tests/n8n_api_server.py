@@ -36,6 +36,7 @@ class Instance:
     html: str | None = None
     html_status: int = 200
     asked: list[str] = field(default_factory=list)
+    posted: list[str] = field(default_factory=list)
     before: Any = None
     """Called with each path and query before it is answered."""
 
@@ -115,6 +116,12 @@ def serving(instance: Instance, port: int = 0) -> Iterator[str]:
             else:
                 status, body = instance.answer(parts.path, asked)
                 self._send(status, {"Content-Type": "application/json"}, json.dumps(body).encode())
+
+        def do_POST(self) -> None:
+            """Take no spans, nor anything else."""
+            instance.posted.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._send(400, {}, b"{}")
 
         def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

@@ -437,6 +437,23 @@ def test_a_backend_that_is_away_gets_the_spans_next_time(n8n: Instance, url: str
     assert (counts(again), again["spans_sent"]) == ({"read": 1, "duplicate": 2}, 5)
 
 
+@pytest.mark.parametrize(
+    ("variable", "given", "sent"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "/", "/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "/otlp", "/otlp/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/", "/"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/otlp", "/otlp"),
+    ],
+)
+def test_a_backend_is_where_the_opentelemetry_variables_say(
+    n8n: Instance, url: str, database_url: str, variable: str, given: str, sent: str
+) -> None:
+    n8n.executions = [execution(1)]
+    run(database_url, "n8n", "sync", "--limit-rate", "1000", code=2, **{variable: f"{url}{given}"})
+    assert n8n.posted == [sent]
+
+
 def test_it_goes_on_for_good_waits_out_a_restart_and_ends_when_asked(
     n8n: Instance, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import sys
@@ -22,7 +23,7 @@ from elf_automations.errors import ConfigurationError, StorageUnavailableError
 from elf_automations.model.n8n_fields import instant
 from elf_automations.n8n.api import N8NApi, N8NUnavailableError
 from elf_automations.n8n.execution_sync import Executions, ExecutionSync, Reading
-from elf_automations.n8n.otlp import OtlpExport
+from elf_automations.n8n.otlp import OtlpExport, traces_endpoint
 from elf_automations.n8n.progress import Progress
 from elf_automations.n8n.workflow_sync import Workflows, sync_workflows
 from elf_automations.registry import N8NWorkflowRegistry
@@ -62,8 +63,7 @@ def sync(
         str | None,
         typer.Option(
             "--otlp-endpoint",
-            envvar=["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
-            help="Where the spans go as well (OTLP/HTTP).",
+            help="Where the spans go as well (OTLP/HTTP); default: what OTEL_EXPORTER_OTLP_ENDPOINT says.",
         ),
     ] = None,
     instance: Annotated[
@@ -90,7 +90,7 @@ def sync(
         database_url=postgres_url(database_url),
         since=_moment(since) if since else None,
         rate=limit_rate,
-        otlp_endpoint=otlp_endpoint,
+        otlp_endpoint=traces_endpoint(otlp_endpoint, os.environ),
         instance=instance,
         service=service_name,
         manual=manual,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Final
@@ -22,15 +22,29 @@ _PATH: Final = "/v1/traces"
 _LOGGER: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
+def traces_endpoint(said: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return where spans go: to `said`, with or without /v1/traces, else where the environment says; None: nowhere.
+
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is used as it is, OTEL_EXPORTER_OTLP_ENDPOINT without the signal's path. Source:
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
+    """
+    if said:
+        bare = said.strip().rstrip("/")
+        return bare if bare.endswith(_PATH) else bare + _PATH
+    if whole := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
+        return whole
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    return base.rstrip("/") + _PATH if base else None
+
+
 class OtlpExport:
     """Sends spans over OTLP/HTTP and waits for the answer; `OTEL_EXPORTER_OTLP_*` says headers, TLS and time limit."""
 
     def __init__(self, endpoint: str) -> None:
-        """Send to `endpoint`, with or without /v1/traces."""
-        bare = endpoint.strip().rstrip("/")
-        if not bare.startswith(("http://", "https://")):
+        """Send to `endpoint`, a whole URL; see `traces_endpoint`."""
+        if not endpoint.startswith(("http://", "https://")):
             raise ConfigurationError(f"the OTLP endpoint {endpoint!r} is no http(s) URL: write http://127.0.0.1:4318")
-        self._endpoint = bare if bare.endswith(_PATH) else bare + _PATH
+        self._endpoint = endpoint
         self._exporter = _exporter(self._endpoint)
         self._kept = _Kept()
         self._provider = TracerProvider(sampler=sampling.ALWAYS_ON, shutdown_on_exit=False)
