@@ -27,7 +27,8 @@ create function calls_to_settle(p_since timestamptz, p_begun timestamptz[]) retu
     is_guessed boolean,
     is_derived boolean,
     is_unhandled boolean,
-    is_below_request boolean
+    http_caller text,
+    http_requests jsonb
 )
 language plpgsql
 stable
@@ -57,7 +58,7 @@ declare
             call.timestamp + least(coalesce(call.duration_ms, 0), 9e9) * interval '1 millisecond',
             coalesce(call.metadata ? 'relayed', false), coalesce(call.metadata ? 'target_guessed', false),
             coalesce(call.metadata ? 'outcome_derived', false), coalesce(call.metadata ? 'unhandled', false),
-            coalesce(call.metadata ? 'below_request', false)
+            call.metadata ->> 'http_caller_span_id', call.metadata -> 'http_span_ids'
         from %s
         where call.trace_id is not null and call.span_id is not null and call.timestamp between $1 and $2
     $query$;
@@ -124,7 +125,7 @@ comment on function calls_to_settle(timestamptz, timestamptz[]) is
 'times, an hour around them. key is what tells one call of an operation from another; knows has a bit for each column that '
 'is filled, of those a claimed row gives away. is_relayed: it passes on the call of the server above it, if that is the '
 'same; is_guessed: nobody named its target; is_derived: a client that did not say that the call succeeded; is_unhandled: no '
-'handler of its own answered; is_below_request: its parent is an HTTP request.';
+'handler of its own answered; http_caller: the span its HTTP request came from; http_requests: those of the requests it made.';
 
 create or replace function claims_to_settle(p_since timestamptz, p_begun timestamptz[]) returns jsonb
 language plpgsql
@@ -163,22 +164,33 @@ begin
                 limit 1
             ) as around
             where row.is_relayed and row.observed_by = 'server' and row.parent_span_id is not null
-                and not row.is_below_request
+                and row.http_caller is null
                 and not exists (
                     select from seen as above
                     where above.trace_id = row.trace_id and above.span_id = row.parent_span_id
                 )
         ),
 
-        -- Between a server and its client lie the spans of HTTP, which are no rows either: the client is around it in time,
-        -- but for what a server elsewhere asked while it answered the same. A millisecond covers the difference of clocks.
+        -- Between a call and who made it may lie spans of HTTP, which are no rows either: whoever made the request is above it.
         requested as materialized (
+            select row.timestamp, row.id, client.span_id
+            from seen as client
+            cross join lateral jsonb_array_elements_text(client.http_requests) as request (span_id)
+            inner join seen as row
+                on client.trace_id = row.trace_id
+                and coalesce(row.http_caller, row.parent_span_id) = request.span_id
+                and client.id <> row.id
+        ),
+
+        -- Where nobody knows who made it, the client is around the server in time. Another server that is around it too, and
+        -- began later, made the request, for the same call. A millisecond is for different clocks.
+        timed as materialized (
             select distinct on (row.timestamp, row.id)
                 row.timestamp, row.id, case when around.observed_by = 'client' then around.span_id end as span_id
             from seen as row
             inner join seen as around
                 on row.trace_id = around.trace_id and row.protocol = around.protocol and row.operation = around.operation
-            where row.is_below_request and row.observed_by = 'server' and row.id <> around.id
+            where row.http_caller is not null and row.observed_by = 'server' and row.counted and row.id <> around.id
                 and (
                     around.key = row.key or around.key = '' or row.key = ''
                     or right(around.key, length(row.key) + 1) = '_' || row.key
@@ -186,12 +198,15 @@ begin
                 and around.timestamp <= row.timestamp + interval '1 millisecond'
                 and around.ended >= row.ended - interval '1 millisecond'
                 and (
-                    around.observed_by = 'client'
+                    (around.observed_by = 'client' and around.http_requests is null)
                     or (
                         around.observed_by = 'server'
                         and (around.service_name, around.service_instance_id)
                         is distinct from (row.service_name, row.service_instance_id)
                     )
+                )
+                and not exists (
+                    select from requested where requested.timestamp = row.timestamp and requested.id = row.id
                 )
             order by row.timestamp, row.id, around.timestamp desc, around.id
         ),
@@ -199,7 +214,9 @@ begin
         bridged as materialized (
             select mounted.timestamp, mounted.id, mounted.span_id from mounted
             union all
-            select requested.timestamp, requested.id, requested.span_id from requested where requested.span_id is not null
+            select requested.timestamp, requested.id, requested.span_id from requested
+            union all
+            select timed.timestamp, timed.id, timed.span_id from timed where timed.span_id is not null
         ),
 
         walk as (
@@ -283,7 +300,7 @@ begin
                 or ((claimant.status = 'success' or claimant.is_derived) and layer.status = 'error')
                 or (
                     claimant.is_derived and claimant.status = 'success'
-                    and layer.observed_by = 'server' and layer.status = 'cancelled'
+                    and layer.status = 'cancelled' and (layer.observed_by = 'server' or layer.is_derived)
                 )
                 or (
                     claimant.is_derived and layer.observed_by = 'client' and layer.status = 'success'
@@ -362,7 +379,8 @@ begin
                 -- A client that did not say how it ended believes one of its own layers that did, or else its server.
                 ':cancelled', case
                     when claimant.status = 'success' and claimant.metadata ? 'outcome_derived'
-                        and call.observed_by = 'server' and call.status = 'cancelled'
+                        and call.status = 'cancelled'
+                        and (call.observed_by = 'server' or coalesce(call.metadata ? 'outcome_derived', false))
                         then jsonb_build_object('message', call.error_message, 'code', call.error_code)
                 end,
                 ':succeeded', case

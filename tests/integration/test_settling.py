@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,7 +12,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from asking import rows, value
+from elf_automations.model import settle
+from elf_automations.storage.writer import PostgresWriter
+from records import recorded
 from sql_rows import ingest, sql_row
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "mcp"
 
 
 @pytest.fixture
@@ -179,3 +185,29 @@ def test_a_record_takes_the_error_its_call_saw_and_both_ends_keep_one_call(conne
     ]  # fmt: skip
     query = "select entity_id, activity_count, error_count from unified_registry order by entity_id"
     assert rows(connection, query) == [("crm", 1, 1), ("sales", 1, 1)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_client_and_server_with_http_between_are_one_call_whoever_comes_first(database_url: str, order: int) -> None:
+    """FastMCP's server hangs below its HTTP request, of which there is no row: the client is known by its time."""
+    spans = recorded(FIXTURES / "fastmcp4_http_traced.json")
+    processes = ["planner-agent", "weather-service"][::order]
+    writer = PostgresWriter(database_url)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for process in processes:
+            settled = settle([one for one in spans if one.resource.attributes["service.name"] == process])
+            writer.write(settled.rows, settled.entities, retry=False)
+            value(connection, "select settle_communications_if_due(p_wait => true)")
+        counted = (
+            "select tool_name, observed_by, status, target_id from communication_telemetry "
+            "where counted and operation = 'tool_call' order by timestamp"
+        )
+        assert rows(connection, counted) == [
+            ("get_weather", "client", "success", "weather-tools"),
+            ("broken_lookup", "client", "error", "weather-tools"),
+            ("outlook", "client", "success", "weather-tools"),
+            ("outlook", "client", "success", "weather-tools"),
+            ("get_weather", "client", "success", "weather-tools"),
+        ]
+        assert value(connection, "select settle_communications('-infinity')") == 0
+    writer.close()

@@ -146,7 +146,7 @@ def test_a_listing_nobody_asked_for_does_not_count(connection: psycopg.Connectio
 
 
 def test_a_lookup_of_a_server_that_passes_a_call_on_does_not_count(connection: psycopg.Connection[Any]) -> None:
-    """2 and 6 are servers of one process, 2 passes its call on, 6 answers by a handler that lists; 4 is the other server."""
+    """2 and 6 are servers of one process: 2 passes its call on, to 4, and 6 answers by a handler that lists."""
     here = {"service_name": "hub", "service_instance_id": "hub-1"}
     listing = {"operation": "prompt_list", "tool_name": None}
     ingest(connection, sql_row("4", parent_span_id="3" * 16, observed_by="server", **listing))
@@ -160,6 +160,39 @@ def test_a_lookup_of_a_server_that_passes_a_call_on_does_not_count(connection: p
     ingest(connection, sql_row("1"))
     assert value(connection, _NOW) is True
     assert rows(connection, _COUNTED) == [("1",), ("6",), ("7",)]
+    assert value(connection, "select settle_communications()") == 0
+
+
+def test_a_server_behind_http_finds_its_client_by_the_request_or_by_its_time(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """1 to 3 call one tool at once. The request of 4 was made by 1, that of 5 by nobody who says so, 9 came too late.
+
+    7, which 6 called, passes its call on to 8 by a client that nobody saw.
+    """
+    began = datetime.now(UTC) - timedelta(minutes=1)
+
+    def at(begin_ms: int, end_ms: int) -> dict[str, Any]:
+        return {"timestamp": (began + timedelta(milliseconds=begin_ms)).isoformat(), "duration_ms": end_ms - begin_ms}
+
+    def served(span: str, caller: str, place: str, **columns: Any) -> dict[str, object]:
+        metadata = {"http_caller_span_id": caller}
+        return sql_row(
+            span, parent_span_id="f" * 16, observed_by="server", metadata=metadata, service_name=place, **columns
+        )
+
+    ingest(connection, served("4", "a" * 16, "tools", status="error", **at(30, 40)))
+    ingest(connection, served("5", "b" * 16, "tools", **at(32, 42)), served("9", "c" * 16, "tools", **at(95, 99)))
+    ingest(connection, sql_row("1", metadata={"http_span_ids": ["e" * 16, "a" * 16]}, **at(0, 90)))
+    ingest(connection, sql_row("2", **at(10, 90)), sql_row("3", metadata={"http_span_ids": ["d" * 16]}, **at(20, 90)))
+    ingest(connection, sql_row("6", **at(100, 190), tool_name="other"))
+    ingest(connection, sql_row("7", parent_span_id="6" * 16, observed_by="server", tool_name="other", **at(110, 180)))
+    ingest(connection, served("8", "0" * 16, "elsewhere", tool_name="other", **at(120, 170)))
+    assert value(connection, _NOW) is True
+    counted = "select left(span_id, 1), status from communication_telemetry where counted order by 1"
+    assert rows(connection, counted) == [
+        ("1", "error"), ("2", "success"), ("3", "success"), ("6", "success"), ("8", "success"), ("9", "success"),
+    ]  # fmt: skip
     assert value(connection, "select settle_communications()") == 0
 
 

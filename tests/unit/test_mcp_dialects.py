@@ -110,6 +110,17 @@ def test_a_mounted_and_a_proxied_tool_are_one_call_each():
         assert {("lookup", "crm-tools"), ("ping_it", "proxied")} < deeper
 
 
+def test_a_cancel_that_only_the_instrumented_server_saw_is_the_calls_end():
+    ends = [("get_weather", "success"), ("slow_report", "cancelled"), ("get_weather", "success")]
+    assert [(row.tool_name, row.status) for row in counted("cancelled_mcp2")] == ends
+
+
+def test_the_spans_of_http_between_do_not_part_a_call():
+    seen = counted("fastmcp4_http_traced")
+    assert [row.tool_name for row in seen] == ["get_weather", "broken_lookup", "outlook", "outlook", "get_weather"]
+    assert {(row.observed_by, row.target_id) for row in seen} == {("client", "weather-tools")}
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in FIXTURES.glob("*.json")))
 def test_the_order_of_delivery_changes_nothing(name):
     spans = recorded(FIXTURES / f"{name}.json")

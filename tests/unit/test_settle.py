@@ -115,6 +115,29 @@ def test_a_server_span_without_a_client_row_counts_itself():
     assert (row.source_id, row.source_type, row.target_id) == ("cursor", "mcp_client", "weather-tools")
 
 
+def test_a_client_is_known_by_its_time_where_the_spans_of_http_between_came_apart():
+    """A FastMCP server hangs below its HTTP request's span, and that below a span of the client that is not here."""
+    here, there = (ResourceRecord({"service.name": name}) for name in ("planner", "tools"))
+
+    def served(number, begin_ms, parent):
+        """The span of a request at that time, and the server's of the call it carried."""
+        at = {"start_ns": START_NS + begin_ms * 1_000_000, "end_ns": START_NS + (begin_ms + 4) * 1_000_000}
+        request = span(number, "POST /mcp", SERVER, parent=parent, resource=there, **at)
+        return [request, tool_call(number + 1, SERVER, parent=number, scope_name="fastmcp", resource=there, **at)]
+
+    client = tool_call(1, CLIENT, start_ns=START_NS, end_ns=START_NS + 20_000_000, resource=here)
+    assert [row.span_id[-1] for row in counted(client, *served(4, 5, 3))] == ["1"]
+    # Later, without a caller, or of another tool.
+    assert len(counted(client, *served(4, 19, 3))) == 2
+    assert len(counted(client, *served(4, 5, None))) == 2
+    assert (
+        len(counted(replace(client, attributes={**client.attributes, "gen_ai.tool.name": "x"}), *served(4, 5, 3))) == 2
+    )
+    # The server that the client called asks another one for the same, and nobody instrumented how.
+    hub = tool_call(2, SERVER, parent=1, start_ns=START_NS + 2_000_000, end_ns=START_NS + 18_000_000)
+    assert [row.span_id[-1] for row in counted(client, hub, *served(4, 5, 3))] == ["1", "5"]
+
+
 def test_a_call_recorded_by_hand_around_a_traced_one_is_one_call():
     def manual(number, duration_ms, end_ns):
         attributes = {

@@ -15,6 +15,9 @@ SpanKey: TypeAlias = tuple[bytes, bytes]
 _MAX_ANCESTORS: Final = 64
 # A record by hand measures with another clock than the span: a millisecond covers the difference.
 _CLOCKS_NS: Final = 1_000_000
+# Of a server: the span that its HTTP request came from. Of a client: the spans of the HTTP requests that it made.
+HTTP_CALLER: Final = "http_caller_span_id"
+HTTP_REQUESTS: Final = "http_span_ids"
 LISTING: Final = "tool_list"
 LISTINGS: Final = frozenset({LISTING, "prompt_list", "resource_list", "resource_template_list"})
 CALLING: Final = "tool_call"
@@ -48,6 +51,7 @@ def claims_of(batch: Batch, unasked: Container[SpanKey]) -> Claims:
             dropped.add(key)
         elif claim is not None:
             direct[key] = claim
+    direct |= _called_over_http(batch, direct, dropped)
     direct |= _recorded_by_hand(batch, direct, dropped)
     outer = {key: _root(direct, key) for key in direct}
     dropped |= {key for key, root in outer.items() if root in dropped}
@@ -139,6 +143,41 @@ def _root(direct: Mapping[SpanKey, SpanKey], key: SpanKey) -> SpanKey:
     return key
 
 
+def _called_over_http(
+    batch: Batch, claimed: Mapping[SpanKey, SpanKey], dropped: Container[SpanKey]
+) -> dict[SpanKey, SpanKey]:
+    """Return the servers behind HTTP that nothing in `batch` leads from, each with the client around it in time.
+
+    One that is known to have made other requests did not make theirs.
+    """
+    waiting = [
+        key
+        for key, call in batch.calls.items()
+        if HTTP_CALLER in call.details.metadata
+        and key not in claimed
+        and key not in dropped
+        and not any(above in batch.calls for above in ancestors(batch, key))
+    ]
+    found: dict[SpanKey, SpanKey] = {}
+    for key in waiting:
+        around = [other for other in batch.calls if other[0] == key[0] and _may_have_called(batch, other, key)]
+        if around:
+            # Of several the innermost; a server elsewhere that answers the same passed it on itself.
+            innermost = min(around, key=lambda other: (-batch.calls[other].span.start_ns, other))
+            if batch.calls[innermost].side == "client":
+                found[key] = innermost
+    return found
+
+
+def _may_have_called(batch: Batch, outer_key: SpanKey, key: SpanKey) -> bool:
+    outer, call = batch.calls[outer_key], batch.calls[key]
+    if outer_key == key or outer.protocol != call.protocol or not same_call(outer, call):
+        return False
+    if outer.side == "client":
+        return HTTP_REQUESTS not in outer.details.metadata and within(call.span, outer.span)
+    return outer.side == "server" and process_of(outer.span) != process_of(call.span) and within(call.span, outer.span)
+
+
 def _recorded_by_hand(
     batch: Batch, outer: Mapping[SpanKey, SpanKey], dropped: Container[SpanKey]
 ) -> dict[SpanKey, SpanKey]:
@@ -159,7 +198,7 @@ def _recorded_by_hand(
     for key in sorted(records, key=lambda key: (batch.calls[key].span.end_ns or 0, key)):
         record = batch.calls[key]
         rivals = waiting.get(_likeness(record), [])
-        inside = [rival for rival in rivals if _within(batch.calls[rival].span, record.span)]
+        inside = [rival for rival in rivals if within(batch.calls[rival].span, record.span)]
         if inside:
             first = min(inside, key=lambda rival: (batch.calls[rival].span.start_ns, rival))
             rivals.remove(first)
@@ -173,7 +212,8 @@ def _likeness(call: Call) -> tuple[object, ...]:
     return call.protocol, call.operation, key, process_of(call.span)
 
 
-def _within(inner: SpanRecord, outer: SpanRecord) -> bool:
+def within(inner: SpanRecord, outer: SpanRecord) -> bool:
+    """Return whether `outer`, measured by another clock, holds `inner`."""
     if inner.end_ns is None or outer.end_ns is None:
         return False
     return outer.start_ns - _CLOCKS_NS <= inner.start_ns and inner.end_ns <= outer.end_ns + _CLOCKS_NS

@@ -12,7 +12,7 @@ from typing import Final
 
 from elf_automations.conventions import elf
 from elf_automations.model.call import Call, Details
-from elf_automations.model.claims import SpanKey
+from elf_automations.model.claims import HTTP_CALLER, SpanKey
 from elf_automations.model.entity import EntityRef
 from elf_automations.model.n8n_nodes import NodeScope, node_kind
 from elf_automations.model.protocols.n8n import CUT_OFF, EXECUTION, STEP, UNKNOWN_TARGET
@@ -21,7 +21,6 @@ from elf_automations.model.records import AttributeValue
 _MAX_RESUMES: Final = 64
 # What an MCP client calls itself is no entity of ours.
 _SAID_NOTHING: Final = frozenset({None, "mcp_client"})
-_HTTP_CALLER: Final = "http_caller_span_id"
 # What a step tells of the execution it belongs to.
 _SHARED: Final = ("execution_id", "execution_mode", "retry_of", "project_id")
 
@@ -54,7 +53,7 @@ def with_http_callers(
         if call.side == "server" and around in servers and call.span.text(elf.ELF_SOURCE_TYPE) in _SAID_NOTHING:
             caller = parents.get(around)
             if caller is not None:
-                metadata = {**call.details.metadata, _HTTP_CALLER: caller.hex()}
+                metadata = {**call.details.metadata, HTTP_CALLER: caller.hex()}
                 found[key] = replace(call, details=replace(call.details, metadata=metadata))
     return found
 
@@ -146,7 +145,7 @@ class _Executions:
 
 def _above(call: Call) -> SpanKey:
     span = call.span
-    said = call.details.metadata.get(_HTTP_CALLER) if call.side == "server" else None
+    said = call.details.metadata.get(HTTP_CALLER) if call.side == "server" else None
     return (span.trace_id, bytes.fromhex(said) if isinstance(said, str) else span.caller_span_id or b"")
 
 

@@ -16,6 +16,7 @@ from elf_automations.model.call import Call, Details, Outcome
 from elf_automations.model.claims import Batch, SpanKey, claims_of, process_of
 from elf_automations.model.communication import Communication, communication, instant
 from elf_automations.model.entity import DESCRIPTION, Entity, EntityRef, entity
+from elf_automations.model.http_requests import with_http_requests
 from elf_automations.model.immutable import changed
 from elf_automations.model.listings import unasked_listings
 from elf_automations.model.n8n_links import linked, with_http_callers
@@ -63,6 +64,7 @@ def _classify(spans: Iterable[SpanRecord], n8n_nodes: NodeScope) -> Batch:
     calls: dict[SpanKey, Call] = {}
     noise: dict[SpanKey, Noise] = {}
     servers: set[SpanKey] = set()
+    requests: set[SpanKey] = set()
     for span in spans:
         key = (span.trace_id, span.span_id)
         parents[key] = span.caller_span_id
@@ -73,8 +75,11 @@ def _classify(spans: Iterable[SpanRecord], n8n_nodes: NodeScope) -> Batch:
             calls[key] = answer
         elif span.kind is SpanKind.SERVER:
             servers.add(key)
+        elif span.kind is SpanKind.CLIENT:
+            requests.add(key)
     noted = with_http_callers(calls, parents, servers) if servers else calls
-    return Batch(parents, linked(noted, n8n_nodes), noise, servers)
+    batch = Batch(parents, linked(noted, n8n_nodes), noise, servers)
+    return with_http_requests(batch, requests) if requests and calls else batch
 
 
 def _merged(call: Call, layers: list[Call]) -> Call:
