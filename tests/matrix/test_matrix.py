@@ -63,6 +63,21 @@ def test_both_sides_say_how_they_are_connected(run, way):
     assert ("server.port" in client.attributes, "client.port" in server.attributes) == (over_http, over_http)
 
 
+def test_a_json_rpc_error_says_its_code_on_both_sides(run):
+    def codes(spans, error_type):
+        ended = [span for span in spans if span.attributes.get("error.type") == error_type]
+        return [span.attributes.get("rpc.response.status_code") for span in ended]
+
+    (server,) = [span for span in run.server if "never" in span.attributes.get("mcp.resource.uri", "")]
+    (client,) = [span for span in run.client if "never" in span.attributes.get("mcp.resource.uri", "")]
+    code = server.attributes["rpc.response.status_code"]
+    assert code.removeprefix("-").isdecimal()
+    # The type on the client's span may be FastMCP's, whose span it then is.
+    assert (client.attributes["rpc.response.status_code"], server.attributes["error.type"]) == (code, code)
+    for spans in (run.client, run.server):
+        assert set(codes(spans, "tool_error")) == {None}
+
+
 def test_the_halves_of_a_call_meet_in_the_database_when_they_come_apart(run, database_url):
     """The server's batch alone and first: it counts until its caller's half is there."""
     writer = PostgresWriter(database_url)

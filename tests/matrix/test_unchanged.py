@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import warnings
 from contextlib import nullcontext
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,11 +25,18 @@ def telemetry(on: bool, spans: Spans) -> Any:
     return instrumented(MCPInstrumentor(), spans) if on else nullcontext()
 
 
+class Interrupted(BaseException):
+    """What is no error: the program is told to end."""
+
+
+REASONS = [ConnectionResetError("the wire is cut"), TimeoutError("too late"), Interrupted("enough"), GeneratorExit()]
+
+
 class Refusing:
     """Something to send with that raises one and the same exception."""
 
-    def __init__(self) -> None:
-        self.reason = ConnectionResetError("the wire is cut")
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
 
     async def send_raw_request(self, *_: Any, **__: Any) -> Any:
         raise self.reason
@@ -36,19 +44,26 @@ class Refusing:
     async def send(self, *_: Any, **__: Any) -> Any:
         raise self.reason
 
+    async def notify(self, *_: Any, **__: Any) -> Any:
+        raise self.reason
+
 
 @pytest.mark.parametrize("on", [False, True])
-async def test_an_exception_from_below_is_the_very_same_object(stack, on, monkeypatch):
+@pytest.mark.parametrize("reason", REASONS, ids=lambda reason: type(reason).__name__)
+@pytest.mark.parametrize("request_for", ["list_tools", "call_tool", "get_prompt", "send_progress_notification"])
+async def test_an_exception_from_below_is_the_very_same_object(stack, on, reason, request_for, monkeypatch):
+    arguments = {"list_tools": (), "send_progress_notification": ("token", 0.5)}.get(request_for, ("get_weather", {}))
     with telemetry(on, Spans()):
         async with linked(stack, weather_tools(stack)) as (_, session):
-            refusing = Refusing()
             below = "_dispatcher" if hasattr(session, "_dispatcher") else "_write_stream"
-            with monkeypatch.context() as cut:
-                cut.setattr(session, below, refusing)
-                with pytest.raises(ConnectionResetError) as raised:
-                    await session.list_tools()
-            assert raised.value is refusing.reason
+            with monkeypatch.context() as cut, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cut.setattr(session, below, Refusing(reason))
+                with pytest.raises(type(reason)) as raised:
+                    await getattr(session, request_for)(*arguments)
+            assert raised.value is reason
             assert raised.value.__cause__ is None
+            assert raised.value.__context__ is None
 
 
 async def test_a_call_that_is_not_awaited_is_not_made(stack):
@@ -76,6 +91,25 @@ async def order_of_calls(stack: str, *, on: bool) -> list[int]:
         async with linked(stack, server) as (caller, _):
             await asyncio.gather(*(caller.tool("note", {"number": number}) for number in range(12)))
     return order
+
+
+@pytest.mark.parametrize("on", [False, True])
+async def test_an_exception_after_the_answer_is_the_very_same_object(stack, on, monkeypatch):
+    """The request was answered; what then checks the result raises, with and without telemetry."""
+    reason = LookupError("no such schema")
+
+    def unreadable(*_: Any, **__: Any) -> Any:
+        raise reason
+
+    with telemetry(on, Spans()):
+        async with linked(stack, weather_tools(stack)) as (caller, session):
+            await caller.tool("get_weather", {"city": "Oslo"})
+            name = "validate_tool_result" if hasattr(session, "validate_tool_result") else "_validate_tool_result"
+            with monkeypatch.context() as broken:
+                broken.setattr(session, name, unreadable)
+                with pytest.raises(LookupError) as raised:
+                    await caller.tool("get_weather", {"city": "Oslo"})
+            assert raised.value is reason
 
 
 async def test_a_cancelled_call_says_why_as_before(stack):
