@@ -75,6 +75,16 @@ def test_what_a_real_n8n_tells_its_hooks_becomes_registry_and_rows(database_url:
         assert [state for (state,) in transitions] == went
 
 
+def test_what_works_inside_n8n_is_n8ns_and_not_the_webhooks(database_url: str) -> None:
+    who = {"ELF_ENTITY_ID": "n8n-webhook", "ELF_ENTITY_TYPE": "service"}
+    environment = {"ELF_DATABASE_URL": database_url, "ELF_N8N_EXECUTIONS": "events", "ELF_N8N_NODES": "all", **who}
+    with webhook(environment=environment) as receiver, caller({"ELF_N8N_WEBHOOK_URL": receiver.url}) as n8n:
+        n8n.say(hook="workflow.postExecute", args=looped(Loop=("splitInBatches", 1), Sub=("executeWorkflow", 1)))
+        steps = "select workflow_node, target_id, target_type from communication_telemetry where workflow_node <> ''"
+        eventually(lambda: len(asked(database_url, steps)) == 2)
+        assert sorted(asked(database_url, steps)) == [("Loop", "n8n", "service"), ("Sub", "n8n", "service")]
+
+
 def test_item_data_people_and_secrets_stay_in_n8n() -> None:
     with listening() as (url, bodies), caller({"ELF_N8N_WEBHOOK_URL": url}) as n8n:
         replay(n8n)

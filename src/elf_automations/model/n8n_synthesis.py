@@ -94,7 +94,6 @@ def spans_of(
 
 
 def _step(execution: Execution, node: NodeRun, root: SpanRecord, instance: str) -> SpanRecord:
-    service = node.service if node.type and reaches_outside(node.type) else None
     start = node.start_ns or root.start_ns
     return SpanRecord(
         trace_id=root.trace_id,
@@ -116,8 +115,7 @@ def _step(execution: Execution, node: NodeRun, root: SpanRecord, instance: str) 
                 n8n.N8N_NODE_TYPE_VERSION: node.type_version,
                 n8n.N8N_NODE_ITEMS_INPUT: node.items_in,
                 n8n.N8N_NODE_ITEMS_OUTPUT: node.items_out,
-                elf.ELF_TARGET_ID: service,
-                elf.ELF_TARGET_TYPE: "external" if service else None,
+                **_called(node, root.resource),
                 elf.ELF_N8N_SOFT_ERROR: node.soft_error or None,
                 elf.ELF_METADATA: _kept(soft_error=node.soft_error or None),
             }
@@ -213,6 +211,15 @@ def _asked_by(execution: Execution, above: TraceParent | None, said_by: Resource
     if above and caller_of(above.trace_state):
         return {}
     return {elf.ELF_SOURCE_ID: said_by.attributes.get(otel.SERVICE_NAME), elf.ELF_SOURCE_TYPE: "service"}
+
+
+def _called(node: NodeRun, said_by: ResourceRecord) -> dict[str, AttributeValue]:
+    """Return the target of a step: whom it calls, n8n for what stays inside; nothing while nobody knows."""
+    if node.type is None:
+        return {}
+    if not reaches_outside(node.type):
+        return {elf.ELF_TARGET_ID: said_by.attributes.get(otel.SERVICE_NAME), elf.ELF_TARGET_TYPE: "service"}
+    return {elf.ELF_TARGET_ID: node.service, elf.ELF_TARGET_TYPE: "external"} if node.service else {}
 
 
 def _kept(**metadata: AttributeValue) -> str | None:
