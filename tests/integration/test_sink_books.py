@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -132,3 +136,58 @@ def _locked_out(connection: psycopg.Connection[Any]) -> int:
     )
     found = connection.execute(asked).fetchone()
     return found[0] if found else 0
+
+
+def test_the_books_are_those_of_all_workers(database_url: str) -> None:
+    with sink(database_url, "--workers", "2") as running:
+        for number in range(0, 40, 2):
+            body = request_of([tool_call(number)]).SerializeToString()
+            assert httpx.post(running.traces, content=body, headers=_PROTOBUF, timeout=20).status_code == 200
+            with grpc.insecure_channel(running.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                TraceServiceStub(channel).Export(request_of([tool_call(number + 1)]), timeout=20)
+        # Whichever of them is asked.
+        assert [_spans(running) for _ in range(8)] == [{"stored": 40}] * 8
+        answered = _counted(running, "http_server_request_duration_seconds_count", "status")
+        assert answered == {"200": 20, "OK": 20}
+
+
+def test_what_waited_in_a_worker_that_was_killed_waits_no_more(database_url: str) -> None:
+    def post(number: int) -> None:
+        body = request_of([tool_call(number)]).SerializeToString()
+        with suppress(httpx.TransportError):
+            httpx.post(running.traces, content=body, headers=_PROTOBUF, timeout=60)
+
+    with sink(database_url, "--grpc", "off", "--workers", "2") as running:
+        killed = _workers(running)
+        assert len(killed) == 2
+        senders: list[threading.Thread] = []
+        with psycopg.connect(database_url) as busy:
+            busy.execute("lock table communication_telemetry")
+
+            def one_waits() -> bool:
+                senders.append(threading.Thread(target=post, args=(len(senders),)))
+                senders[-1].start()
+                # The two threads of both workers are at it: what waits now waits on.
+                return _locked_out(busy) == 4 and _waiting(running) > 0
+
+            eventually(one_waits)
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+        for sender in senders:
+            sender.join(60)
+        eventually(lambda: len(_workers(running) - killed) == 2, within=30)
+        eventually(lambda: _is_healthy(running), within=30)
+        assert _waiting(running) == 0
+
+
+def _is_healthy(running: Sink) -> bool:
+    try:
+        return httpx.get(f"{running.url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _workers(running: Sink) -> set[int]:
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(running.process.pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {int(line.split()[0]) for line in found if "spawn_main" in line}

@@ -9,13 +9,21 @@ import os
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from elf_automations.model import MappedBatch
 from elf_automations.storage.contract import WriteResult
 
 MULTIPROCESS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+def forget_worker(process: int) -> None:
+    """Take what one of several processes held when it died out of their common metrics; `process` is its number."""
+    mark_process_dead(process)
 
 
 class Accounts:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from elf_automations.errors import ConfigurationError
-from elf_automations.sink.accounts import MULTIPROCESS_FOLDER
+from elf_automations.sink.accounts import MULTIPROCESS_FOLDER, forget_worker
 from elf_automations.sink.configuration import SinkConfiguration
 from elf_automations.sink.http_server import bound
 from elf_automations.sink.serving import Listening, serve
@@ -118,6 +118,8 @@ class _Watch:
             code = dead.process.exitcode
             logger.error("a worker of the sink ended with code %s; another takes its place", code)
             dead.says.close()
+            if dead.process.pid is not None:
+                forget_worker(dead.process.pid)
             self._running.remove(dead)
             wait([self._wakes], _AGAIN_SECONDS)
             if not self._stopping:
