@@ -452,6 +452,8 @@ function hooks(url) {
       if (parent !== event.execution.id) continue;
       clearTimeout(timer);
       held.delete(child);
+      // What a run in n8n's editor started is a trial too, which n8n does not say.
+      if (event.execution.mode === 'manual') child.execution.mode = 'manual';
       put(child);
     }
   }

@@ -147,6 +147,17 @@ def test_a_sub_workflow_is_told_after_the_execution_that_started_it() -> None:
     assert [json.loads(body)["execution"]["id"] for body in bodies] == ["stranger", "parent", "child", "grandchild"]
 
 
+def test_what_a_run_in_the_editor_started_is_one_as_well() -> None:
+    with listening() as (url, bodies), caller({"ELF_N8N_WEBHOOK_URL": url}) as n8n:
+        for name, parent in (("grandchild", "child"), ("child", "parent")):
+            above = {"parentExecution": {"executionId": parent, "workflowId": "w"}}
+            n8n.say(hook="workflow.postExecute", args=ended(name, "integrated", **above))
+        n8n.say(hook="workflow.postExecute", args=ended("parent", "manual"))
+        eventually(lambda: len(bodies) == 3)
+        n8n.ended()
+    assert [json.loads(body)["execution"]["mode"] for body in bodies] == ["manual"] * 3
+
+
 def looped(**runs: tuple[str, int]) -> list[Any]:
     """What n8n hands over of an execution whose nodes, each of a type, ran so often."""
     data = {

@@ -266,6 +266,13 @@ def test_test_runs_in_the_editor_are_left_out(n8n: Instance, url: str, database_
     }  # fmt: skip
 
 
+def test_what_a_test_run_started_is_left_out_with_it(n8n: Instance, url: str, database_url: str) -> None:
+    parent, child = _family()
+    n8n.executions = [{**parent, "mode": "manual"}, child]
+    assert counts(sync(database_url)) == {"left_out": 2}
+    assert counts(sync(database_url, "--manual", "--since", "1d")) == {"read": 2, "stored": 5}
+
+
 def test_what_is_too_large_for_a_list_is_read_by_itself(n8n: Instance, url: str, database_url: str) -> None:
     whole = execution(1)
     n8n.executions = [whole]

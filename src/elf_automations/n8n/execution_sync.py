@@ -246,6 +246,10 @@ class ExecutionSync:
             self._progress.pending[execution_id] = None
             return ()
         self._progress.pending.pop(execution_id, None)
+        # What a test run started says of itself that a workflow did.
+        if not self._reading.manual and any(one.mode == _MANUAL for one in above):
+            self.result.left_out += 1
+            return ()
         self.result.read += 1
         return spans_of(execution, now_ns=now, instance=self._reading.instance, above=above, resource=self._resource)
 
