@@ -6,6 +6,7 @@ At the very responder, not in what runs around it: a session that a handler open
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from elf_automations.instrumentation.mcp.operation import Operation
@@ -20,9 +21,10 @@ class Noting:
 
     def __init__(self, message: Any) -> None:
         self._message = message
-        self._respond = message.respond
+        self._respond: Any = getattr(message, "respond", None)
         self._answer: Any = None
-        message.respond = self
+        with suppress(AttributeError):
+            message.respond = self
 
     def __call__(self, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer as the responder does."""
@@ -36,7 +38,8 @@ class Noting:
 
     def stop(self) -> None:
         """Give the responder its own `respond` back."""
-        self._message.__dict__.pop("respond", None)
+        with suppress(AttributeError):
+            del self._message.respond
 
     def conclude(self, operation: Operation) -> None:
         """End the operation with the answer that was given; none was given to a request that was taken back."""
