@@ -74,9 +74,14 @@ def run(request: pytest.FixtureRequest, module_database_url: str, tmp_path_facto
         calls = sum(sum(ends.values()) for ends in seen.values())
         eventually(lambda: sum(row["counted"] for row in stored(module_database_url)) >= calls)
         result = Run(seen, stored(module_database_url), backend, tier, f"{running.url}/metrics")
-        # Decided when the traces are old enough; the last of them failed.
-        eventually(lambda: result.failed <= backend.trace_ids("planner"))
+        # Failures go at once; the rest of their traces, and the sample, when the traces are old enough to be decided.
+        due = {row["span_id"] for row in result.rows if request.param == "100" or row["trace_id"] in result.failed}
+        eventually(lambda: due <= spans_at(backend))
         yield result
+
+
+def spans_at(backend: Jaeger) -> set[str]:
+    return {span["spanID"] for trace in backend.trace_ids("planner") for span in backend.trace(trace)}
 
 
 def test_every_call_is_a_row_whatever_is_sampled(run: Run) -> None:
