@@ -27,6 +27,11 @@ def asked(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         return rows(connection, query, *parameters)
 
 
+def span_ids(url: str) -> set[str]:
+    """Return the span id of every row."""
+    return {found for (found,) in asked(url, "select span_id from communication_telemetry")}
+
+
 def together(url: str, workers: int, work: Callable[[psycopg.Connection[Any], int], object]) -> list[object]:
     """Run `work` on as many connections as workers, all let go at the same moment."""
     start = Barrier(workers)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 from mcp import Client
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from elf_automations.demo.serving import served
-from elf_automations.instrumentation.mcp import MCPInstrumentor
+from mcp_metrics import measured, points
 from mcp_server import weather_tools
-from tracing import Spans
 
 pytestmark = pytest.mark.anyio
 
@@ -19,24 +16,8 @@ BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 @pytest.fixture
 def reader():
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    instrumentor = MCPInstrumentor()
-    instrumentor.instrument(tracer_provider=Spans().provider, meter_provider=provider)
-    yield reader
-    instrumentor.uninstrument()
-    provider.shutdown()
-
-
-def points(reader: InMemoryMetricReader) -> dict[str, list]:
-    data = reader.get_metrics_data()
-    return {
-        metric.name: list(metric.data.data_points)
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.unit == "s"
-    }
+    with measured() as found:
+        yield found
 
 
 async def test_operations_are_timed_on_both_sides(reader):

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 
+from asking import span_ids
 from elf_automations.storage.migrate import migrate
 from otlp import request_of
 from own_postgres import own_postgres
@@ -25,11 +26,6 @@ from sink_process import sink
 from spans import START_NS, eventually, tool_call
 
 _PROTOBUF = {"content-type": "application/x-protobuf"}
-
-
-def _ids(url: str) -> set[str]:
-    with psycopg.connect(url) as connection:
-        return {found for (found,) in connection.execute("select span_id from communication_telemetry").fetchall()}
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -60,7 +56,7 @@ def test_what_was_answered_is_stored_when_the_sink_is_asked_to_end(database_url:
         assert running.stop() == 0
         for sender in senders:
             sender.join()
-    stored = _ids(database_url)
+    stored = span_ids(database_url)
     assert answered <= stored
     # A connection may end after the commit and before the answer: at most one request of each sender.
     assert len(stored - answered) <= len(senders)
@@ -130,7 +126,7 @@ def test_spans_sent_while_the_database_is_away_are_stored_when_it_is_back() -> N
             assert results == [SpanExportResult.SUCCESS]
             assert httpx.get(f"{running.url}/readyz").status_code == 200
             exporter.shutdown()
-        assert _ids(url) == {f"{2:016x}", f"{3:016x}"}
+        assert span_ids(url) == {f"{2:016x}", f"{3:016x}"}
 
 
 @pytest.mark.parametrize(

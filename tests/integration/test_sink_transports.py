@@ -8,22 +8,17 @@ from pathlib import Path
 
 import grpc
 import httpx
-import psycopg
 import pytest
 import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from asking import span_ids
 from otlp import request_of
 from sink_process import sink
 from spans import tool_call
 
 _PROTOBUF = {"content-type": "application/x-protobuf"}
 _SENDERS = 4
-
-
-def _ids(url: str) -> set[str]:
-    with psycopg.connect(url) as connection:
-        return {found for (found,) in connection.execute("select span_id from communication_telemetry").fetchall()}
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -58,7 +53,7 @@ def test_what_was_answered_over_grpc_is_stored_when_the_sink_is_asked_to_end(dat
             sender.join()
     # Worth another try, each of them.
     assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-    stored = _ids(database_url)
+    stored = span_ids(database_url)
     assert answered <= stored
     assert len(stored - answered) <= len(senders)
 
@@ -78,7 +73,7 @@ def test_http_is_encrypted_and_asks_for_client_certificates(
     options = ["--tls-cert", str(files["cert"]), "--tls-key", str(files["key"])]
     if mutual:
         options += ["--tls-client-ca", str(files["ca"])]
-    before = _ids(module_database_url)
+    before = span_ids(module_database_url)
     with sink(module_database_url, "--grpc", "off", "--http", "localhost:0", *options) as running:
         assert running.url.startswith("https://localhost:")
 
@@ -101,4 +96,4 @@ def test_http_is_encrypted_and_asks_for_client_certificates(
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz", verify=ssl.create_default_context())
         assert running.stop() == 0
-    assert len(_ids(module_database_url) - before) == (1 if mutual else 3)
+    assert len(span_ids(module_database_url) - before) == (1 if mutual else 3)

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from elf_automations.demo.serving import served
-from elf_automations.instrumentation.mcp import MCPInstrumentor
 from matrix.client import connected
 from matrix.server import http_application, weather_tools
 from matrix.stacks import STACKS
-from tracing import Spans
+from mcp_metrics import measured, points
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("stack", STACKS)]
 
 
 @pytest.fixture
 def reader():
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    instrumentor = MCPInstrumentor()
-    instrumentor.instrument(tracer_provider=Spans().provider, meter_provider=provider)
-    yield reader
-    instrumentor.uninstrument()
-    provider.shutdown()
-
-
-def points(reader: InMemoryMetricReader) -> dict[str, list]:
-    data = reader.get_metrics_data()
-    return {
-        metric.name: list(metric.data.data_points)
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if metric.name.startswith("mcp.")
-    }
+    with measured() as found:
+        yield found
 
 
 async def test_operations_and_sessions_are_timed_on_both_sides(stack, reader):

@@ -158,9 +158,12 @@ def _called_over_http(
         and key not in dropped
         and not any(above in batch.calls for above in ancestors(batch, key))
     ]
+    of_trace: dict[bytes, list[SpanKey]] = {}
+    for key in batch.calls if waiting else ():
+        of_trace.setdefault(key[0], []).append(key)
     found: dict[SpanKey, SpanKey] = {}
     for key in waiting:
-        around = [other for other in batch.calls if other[0] == key[0] and _may_have_called(batch, other, key)]
+        around = [other for other in of_trace[key[0]] if _may_have_called(batch, other, key)]
         if around:
             # Of several the innermost; a server elsewhere that answers the same passed it on itself.
             innermost = min(around, key=lambda other: (-batch.calls[other].span.start_ns, other))
