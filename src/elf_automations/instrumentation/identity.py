@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, format_span_id
 
 from elf_automations.conventions import elf
-from elf_automations.instrumentation.contexts import BAGGAGE, context_with
+from elf_automations.instrumentation.contexts import BAGGAGE, context_with, enter, leave
 from elf_automations.model import EntityRef, identify
 
 # The key of the acting entity in a context.
@@ -48,11 +48,11 @@ def acting_as(entity_id: str, entity_type: str = "team", *, correlation_id: str 
     context = with_actor(otel_context.get_current(), EntityRef(entity_id, entity_type))
     if correlation_id:
         context = baggage.set_baggage(elf.ELF_CORRELATION_ID, correlation_id, context)
-    token = otel_context.attach(context)
+    token = enter(context)
     try:
         yield
     finally:
-        otel_context.detach(token)
+        leave(token)
 
 
 def with_actor(context: Context, actor: EntityRef) -> Context:

@@ -19,7 +19,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from elf_automations.conventions import elf, otel
-from elf_automations.instrumentation.contexts import BAGGAGE, SPAN, context_with
+from elf_automations.instrumentation.contexts import BAGGAGE, SPAN, context_with, enter, leave
 from elf_automations.instrumentation.identity import (
     caller_entries,
     correlation_of,
@@ -44,10 +44,10 @@ class attached(AbstractContextManager[None]):  # noqa: N801  (read as a verb: `w
         self._context = context
 
     def __enter__(self) -> None:
-        self._token: Token[Context] = otel_context.attach(self._context)
+        self._token: Token[Context] = enter(self._context)
 
     def __exit__(self, *_: object) -> None:
-        otel_context.detach(self._token)
+        leave(self._token)
 
 
 class CallSpan:

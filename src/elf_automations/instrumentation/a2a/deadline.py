@@ -9,17 +9,19 @@ from typing import Final
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from elf_automations.instrumentation.contexts import enter, leave
+
 _OVER: Final = otel_context.create_key("elf-a2a-deadline-over")
 
 
 @contextmanager
 def within_deadline(over: Callable[[], bool]) -> Generator[None]:
     """Run the body under a deadline; `over` tells whether it is the deadline that cancels what runs."""
-    token = otel_context.attach(otel_context.set_value(_OVER, over))
+    token = enter(otel_context.set_value(_OVER, over))
     try:
         yield
     finally:
-        otel_context.detach(token)
+        leave(token)
 
 
 def deadline_over(context: Context) -> bool:

@@ -6,9 +6,8 @@ import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeAlias
 
-from opentelemetry.context import attach, detach
-
 from elf_automations.instrumentation.a2a.observation import Observation
+from elf_automations.instrumentation.contexts import enter, leave
 
 # Starts the observation of one call of `self`, None for a call that gets none; may put other keywords in its place.
 Begin: TypeAlias = Callable[[Any, tuple[Any, ...], dict[str, Any]], Observation | None]
@@ -37,20 +36,20 @@ def observing_stream(original: Stream, begin: Begin) -> Stream:
         context = seen.call.context
         inner = None
         try:
-            token = attach(context)
+            token = enter(context)
             try:
                 inner = aiter(original(self, *args, **kwargs))
             finally:
-                detach(token)
+                leave(token)
             while True:
-                token = attach(context)
+                token = enter(context)
                 try:
                     event = await anext(inner)
                 except StopAsyncIteration:
                     inner = None  # closed by itself
                     break
                 finally:
-                    detach(token)
+                    leave(token)
                 seen.see(event)
                 yield event
         except GeneratorExit:
@@ -77,14 +76,14 @@ def observing_unary(original: Unary, begin: Begin) -> Unary:
         seen = begin(self, args, kwargs)
         if seen is None:
             return await original(self, *args, **kwargs)
-        token = attach(seen.call.context)
+        token = enter(seen.call.context)
         try:
             result = await original(self, *args, **kwargs)
         except BaseException as error:
             seen.fail(error)
             raise
         finally:
-            detach(token)
+            leave(token)
         seen.see(result)
         seen.conclude()
         return result

@@ -14,6 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from elf_automations.instrumentation.carriers import context_from, headers_for
+from elf_automations.instrumentation.contexts import enter
 
 # The gRPC context of the request that is about to be served.
 GRPC_CONTEXT: Final = otel_context.create_key("elf-a2a-grpc-context")
@@ -67,7 +68,7 @@ def remembering_grpc(original: Callable[..., ServerCallContext]) -> Callable[...
 
     @functools.wraps(original)
     def build(self: Any, context: Any, *args: Any, **kwargs: Any) -> ServerCallContext:
-        otel_context.attach(otel_context.set_value(GRPC_CONTEXT, context))
+        enter(otel_context.set_value(GRPC_CONTEXT, context))
         return original(self, context, *args, **kwargs)
 
     return build

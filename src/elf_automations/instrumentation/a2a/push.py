@@ -23,6 +23,7 @@ from elf_automations.instrumentation.a2a.cards import address_attributes
 from elf_automations.instrumentation.a2a.methods import PUSH
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import carried
+from elf_automations.instrumentation.contexts import enter
 from elf_automations.instrumentation.patches import PatchPoint
 from elf_automations.instrumentation.spans import start_client_span
 
@@ -97,7 +98,7 @@ def _follow(begun: object) -> None:
     except TypeError:
         return
     if context is not None:
-        otel_context.attach(context)
+        enter(context)
 
 
 class _Delivery:

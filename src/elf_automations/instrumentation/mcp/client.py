@@ -10,9 +10,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from opentelemetry.context import attach, detach
-
 from elf_automations.conventions import otel
+from elf_automations.instrumentation.contexts import enter, leave
 from elf_automations.instrumentation.mcp.adoption import outbound
 from elf_automations.instrumentation.mcp.asking import asked_attributes
 from elf_automations.instrumentation.mcp.operation import Instruments
@@ -40,18 +39,18 @@ def _wrap(instruments: Instruments, peer: Callable[[Any], Any]) -> Callable[[Any
             operation = sent(instruments, request, lambda: peer(self))
             if operation is None:
                 return await original(self, request, *args, **kwargs)
-            token, entered = outbound.set(operation), attach(operation.call.context)
+            token, entered = outbound.set(operation), enter(operation.call.context)
             try:
                 result = await original(self, request, *args, **kwargs)
             except BaseException as error:
                 outbound.reset(token)
                 if not held_for_headers(self, operation, entered, error):
-                    detach(entered)
+                    leave(entered)
                     operation.fail(error)
                 raise
             outbound.reset(token)
             if not held_for_input(self, operation, entered):
-                detach(entered)
+                leave(entered)
                 operation.conclude(result)
             return result
 

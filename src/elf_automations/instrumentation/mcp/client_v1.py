@@ -10,10 +10,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span
 
 from elf_automations.conventions import otel
+from elf_automations.instrumentation.contexts import enter, leave
 from elf_automations.instrumentation.mcp.asking import asked_attributes
 from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.peers import greeted, server_attributes
@@ -36,7 +36,7 @@ def wrap_send_request(instruments: Instruments) -> Callable[[Any], Any]:
                 if getattr(typed, "method", None) == "initialize":
                     greeted(self, result)
                 return result
-            entered = attach(operation.call.context)
+            entered = enter(operation.call.context)
             try:
                 args, kwargs = _watched(operation, args, kwargs)
                 span = operation.call.span if operation.behind_a_network else None
@@ -45,7 +45,7 @@ def wrap_send_request(instruments: Instruments) -> Callable[[Any], Any]:
                 operation.fail(error)
                 raise
             finally:
-                detach(entered)
+                leave(entered)
             operation.conclude(result)
             return result
 

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
-from opentelemetry.context import Context, detach
+from opentelemetry.context import Context
 
+from elf_automations.instrumentation.contexts import leave
 from elf_automations.instrumentation.mcp.operation import Operation
 from elf_automations.instrumentation.mcp.outcome import is_header_mismatch
 
@@ -37,10 +38,10 @@ class _Rounds:
         self._first, self._entered = operation, entered
         return True
 
-    def leave(self) -> Operation | None:
+    def release(self) -> Operation | None:
         """Return the round that was held, its context no longer attached."""
         if self._entered is not None:
-            detach(self._entered)
+            leave(self._entered)
         return self._first
 
 
@@ -55,11 +56,11 @@ def wrap_call(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
             result = await original(self, *args, **kwargs)
         except BaseException as error:
             _rounds.reset(token)
-            if (first := rounds.leave()) is not None:
+            if (first := rounds.release()) is not None:
                 first.fail(error)
             raise
         _rounds.reset(token)
-        if (first := rounds.leave()) is not None:
+        if (first := rounds.release()) is not None:
             first.conclude(result)
         return result
 

@@ -9,8 +9,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from opentelemetry.context import attach, detach
-
+from elf_automations.instrumentation.contexts import enter, leave
 from elf_automations.instrumentation.mcp.adoption import inbound
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.serving import Received, asking_itself, meta_of, notified, receiving
@@ -28,14 +27,14 @@ def wrap_on_request(instruments: Instruments, prepare: Callable[[], None]) -> Ca
             operation = receive(self, dctx, method, params)
             if operation is None:
                 return await original(self, dctx, method, params, *args, **kwargs)
-            token, entered = inbound.set(operation), attach(operation.call.context)
+            token, entered = inbound.set(operation), enter(operation.call.context)
             try:
                 result = await original(self, dctx, method, params, *args, **kwargs)
             except BaseException as error:
                 operation.fail(error)
                 raise
             finally:
-                detach(entered)
+                leave(entered)
                 inbound.reset(token)
             operation.conclude(result)
             return result

@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 from opentelemetry.trace import get_current_span, set_span_in_context
 
+from elf_automations.instrumentation.contexts import enter, leave
 from elf_automations.instrumentation.mcp.adoption import inbound
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.payload import field
@@ -39,14 +40,14 @@ def wrap_handle_request(instruments: Instruments, prepare: Callable[[], None]) -
             if operation is None:
                 return await original(self, message, req, session, *args, **kwargs)
             noting = Noting(message)
-            token, entered = inbound.set(operation), attach(operation.call.context)
+            token, entered = inbound.set(operation), enter(operation.call.context)
             try:
                 result = await original(self, message, req, session, *args, **kwargs)
             except BaseException as error:
                 operation.fail(error)
                 raise
             finally:
-                detach(entered)
+                leave(entered)
                 inbound.reset(token)
                 noting.stop()
             noting.conclude(operation)
