@@ -1,6 +1,6 @@
 """What an A2A call costs in CPU time with our spans: against telemetry off, and against the SDK's own spans.
 
-Run by hand: `python tests/benchmarks/a2a_overhead.py [--calls 20] [--rounds 30] [--bindings JSONRPC,HTTP+JSON,GRPC]`.
+Run by hand: `python tests/benchmarks/a2a_overhead.py [--calls 60] [--rounds 40] [--bindings JSONRPC,HTTP+JSON,GRPC]`.
 Client and server share one process (HTTP without a network, gRPC over loopback). The variants take turns, some calls
 at a time, so that only ratios count: `off` is what OTEL_INSTRUMENTATION_A2A_SDK_ENABLED=false does at import, `native`
 the SDK's own spans, `ours` A2AInstrumentor; the last two with one BatchSpanProcessor and an exporter that does nothing.
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import grpc
 import httpx
-from a2a.client import ClientConfig, create_client
+from a2a.client import Client, ClientConfig, create_client
 from a2a.utils import telemetry
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -85,6 +85,17 @@ def variants(provider: TracerProvider) -> dict[str, Callable[[], AbstractContext
     return {"off": off, "native": nullcontext, "ours": ours}
 
 
+async def connected(where: Agent, binding: str, *, streaming: bool) -> Client:
+    """Return a client of the agent `where`, in its process."""
+    config = ClientConfig(
+        streaming=streaming,
+        httpx_client=httpx.AsyncClient(transport=httpx.ASGITransport(where.app)),
+        supported_protocol_bindings=[binding],
+        grpc_channel_factory=grpc.aio.insecure_channel,
+    )
+    return await create_client(where.card, config)
+
+
 async def measure(where: Agent, binding: str, *, streaming: bool, calls: int, rounds: int) -> dict[str, list[float]]:
     """Return CPU seconds a call, for each variant and round."""
     provider = trace.get_tracer_provider()
@@ -92,13 +103,7 @@ async def measure(where: Agent, binding: str, *, streaming: bool, calls: int, ro
     kinds = variants(provider)
     names = list(kinds)
     times: dict[str, list[float]] = {name: [] for name in names}
-    config = ClientConfig(
-        streaming=streaming,
-        httpx_client=httpx.AsyncClient(transport=httpx.ASGITransport(where.app)),
-        supported_protocol_bindings=[binding],
-        grpc_channel_factory=grpc.aio.insecure_channel,
-    )
-    client = await create_client(where.card, config)
+    client = await connected(where, binding, streaming=streaming)
     for turn in range(rounds + WARM_UP):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
@@ -151,8 +156,8 @@ async def run(bindings: Sequence[str], calls: int, rounds: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--bindings", default="JSONRPC,HTTP+JSON,GRPC")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)

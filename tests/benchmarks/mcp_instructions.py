@@ -12,24 +12,16 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.callgrind import available, instructions_a_call, table
 from benchmarks.mcp_overhead import connected
 from benchmarks.mcp_variants import Pipeline, variants
-
-_TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
-_BEFORE = 150
 
 
 async def called(name: str, over: str, calls: int) -> None:
@@ -45,19 +37,6 @@ async def called(name: str, over: str, calls: int) -> None:
     pipeline.close()
 
 
-def counted(name: str, over: str, calls: int) -> int:
-    """Return the instructions of a run, its server's included."""
-    with tempfile.TemporaryDirectory(prefix="elf-callgrind-") as folder:
-        subprocess.run(
-            [
-                "valgrind", "--tool=callgrind", "--trace-children=yes", f"--callgrind-out-file={folder}/%p",
-                sys.executable, __file__, "--run", name, "--over", over, "--calls", str(calls),
-            ],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONHASHSEED": "0"},
-        )  # fmt: skip
-        return sum(int(match[1]) for each in Path(folder).iterdir() if (match := _TOTAL.search(each.read_text())))
-
-
 def main() -> int:
     """Print instructions a call of each variant."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,18 +49,12 @@ def main() -> int:
     if chosen.run:
         asyncio.run(called(chosen.run, chosen.over, chosen.calls))
         return 0
-    if shutil.which("valgrind") is None:
-        print("valgrind is needed: apt-get install valgrind", file=sys.stderr)
+    if not available():
         return 2
     names = list(variants())
-    runs = [(name, chosen.over, calls) for name in names for calls in (_BEFORE, _BEFORE + chosen.calls)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        totals = list(pool.map(lambda run: counted(*run), runs))
-    a_call = {name: (totals[2 * i + 1] - totals[2 * i]) / chosen.calls for i, name in enumerate(names)}
+    a_call = instructions_a_call([(__file__, "--run", name, "--over", chosen.over) for name in names], chosen.calls)
     print(f"mcp {version('mcp')}: instructions per call_tool over {chosen.over}, {chosen.calls} calls")
-    print(f"{'variant':<12}{'a call':>12}{'above bare':>12}{'of bare':>9}")
-    for name, each in a_call.items():
-        print(f"{name:<12}{each:12,.0f}{each - a_call['bare']:12,.0f}{each / a_call['bare']:9.3f}")
+    print("\n".join(table(dict(zip(names, a_call, strict=True)), "bare")))
     return 0
 
 
