@@ -17,6 +17,11 @@ TELEMETRYGEN_MODULE := github.com/open-telemetry/opentelemetry-collector-contrib
 KAFKA := build/kafka/.ready
 N8N := build/n8n/.ready-2.41.1
 SUPABASE_CLI := supabase@3.1.0
+# Tests wait for servers and processes most of the time, so more files run at once than there are cores. A server given by
+# ELF_TEST_DSN has one set of roles, which they would share.
+JOBS ?= $(if $(ELF_TEST_DSN),0,4)
+PARALLEL := -n $(JOBS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 # They need Go's programs; `make test-pipeline` builds these and runs them.
 NOT_PIPELINE := --ignore=tests/pipeline
 
@@ -60,10 +65,10 @@ $(TOOLS): $(READY)
 	@touch $@
 
 test: $(READY) $(SYSTEM) $(TOOLS) ## Run the whole test suite against real servers
-	@$(BIN)/python -m pytest $(NOT_PIPELINE) $(ARGS)
+	@$(PYTEST) $(NOT_PIPELINE) $(ARGS)
 
 test-pooled: $(READY) $(SYSTEM) ## Run what talks to a database again through pgbouncer in transaction mode
-	@ELF_TEST_POOLER=1 $(BIN)/python -m pytest $(NOT_PIPELINE) -m front $(ARGS)
+	@ELF_TEST_POOLER=1 $(PYTEST) $(NOT_PIPELINE) -m front $(ARGS)
 
 # Debian's server and its pg_cron, for the tests alone: RUNLEVEL=1 keeps the package from starting a server of its own.
 test-15: $(READY) $(SYSTEM) $(TOOLS) ## Run what talks to a database again on PostgreSQL 15 with pg_cron
@@ -78,7 +83,7 @@ test-15: $(READY) $(SYSTEM) $(TOOLS) ## Run what talks to a database again on Po
 test-versions: $(READY) $(SYSTEM) $(TOOLS) ## Run the same on other servers: POSTGRES="/path/of/16/bin /path/of/17/bin"
 	@test -n "$(POSTGRES)" || { echo 'which servers? make test-versions POSTGRES="/path/to/bin …"'; exit 1; }
 	@for programs in $(POSTGRES); do \
-	  echo "on $$programs"; ELF_TEST_POSTGRES=$$programs $(BIN)/python -m pytest $(NOT_PIPELINE) -m database $(ARGS) || exit 1; done
+	  echo "on $$programs"; ELF_TEST_POSTGRES=$$programs $(PYTEST) $(NOT_PIPELINE) -m database $(ARGS) || exit 1; done
 
 # One environment for each line of the MCP SDK and of FastMCP, pinned by tests/matrix/NAME.txt.
 $(VENV)/matrix/%/.ready: pyproject.toml tests/matrix/%.txt
@@ -92,7 +97,7 @@ $(VENV)/matrix/%/.ready: pyproject.toml tests/matrix/%.txt
 
 test-matrix: $(MATRIX:%=$(VENV)/matrix/%/.ready) ## Run the MCP tests on each line of the SDK and of FastMCP
 	@for line in $(MATRIX); do echo "== $$line"; \
-	  $(VENV)/matrix/$$line/bin/python -m pytest -o filterwarnings=default -p no:cacheprovider tests/matrix $(ARGS) \
+	  $(VENV)/matrix/$$line/bin/python -m pytest $(PARALLEL) -o filterwarnings=default -p no:cacheprovider tests/matrix $(ARGS) \
 	  || exit 1; done
 
 collector: $(COLLECTOR) ## Build the OpenTelemetry Collector of collector-config/builder.yaml with Go, some minutes the first time
