@@ -167,11 +167,8 @@ def broken(row: Communication, served: Communication, where: str) -> Iterator[st
     """Yield what is wrong with the rows of a call whose executor raised."""
     if row.status != "error" or not row.error_code or served.status != "error":
         yield f"no error: {where}"
-    text = row.error_message or ""
-    # Over HTTP+JSON the SDK's server keeps the cause to itself: what it says is all that a caller can know.
-    if text != "unknown exception" if row.metadata["binding"] == "HTTP+JSON" else "boom" not in text:
-        yield f"not what the server said: {where}"
-    if "boom" not in (served.error_message or ""):
+    # Over HTTP+JSON the SDK's server keeps the cause to itself: the counted row has it from the server's.
+    if any("boom" not in (each.error_message or "") for each in (row, served)):
         yield f"no cause: {where}"
 
 

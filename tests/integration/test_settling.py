@@ -91,6 +91,43 @@ def test_a_cancel_that_only_the_server_saw_corrects_a_client_that_did_not_say_ho
     assert value(connection, "select settle_communications()") == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_cause_that_only_a_layer_knows_is_the_text_of_the_call(
+    connection: psycopg.Connection[Any], order: int
+) -> None:
+    """1, 3 and 5 are clients that were told nothing, of 2, 4 and 6; 7 was told, 8 has no text, 9 wrote 5 down.
+
+    The server of 3 says that it ran out of time, which is another end.
+    """
+    stock = {"status": "error", "error_message": "unknown exception", "error_code": "500"}
+    cause = {"observed_by": "server", "status": "error", "error_message": "no such city", "error_code": "KeyError"}
+    layers = [
+        sql_row("1", tool_name="a", **stock),
+        sql_row("2", tool_name="a", parent_span_id="1" * 16, **cause),
+        sql_row("3", tool_name="b", **stock),
+        sql_row("4", tool_name="b", parent_span_id="3" * 16, **{**cause, "status": "timeout"}),
+        sql_row("9", tool_name="c", observed_by="manual", **_HERE, **_at(10, 90)),
+        sql_row("5", tool_name="c", **stock, **_HERE, **_at(20, 80)),
+        sql_row("6", tool_name="c", parent_span_id="5" * 16, **cause, **_at(30, 70)),
+        sql_row("7", tool_name="d", **{**stock, "error_message": "not found"}),
+        sql_row("a", tool_name="d", parent_span_id="7" * 16, **cause),
+        sql_row("8", tool_name="e", **{**stock, "error_message": None}),
+        sql_row("b", tool_name="e", parent_span_id="8" * 16, **cause),
+    ]
+    for one in layers[::order]:
+        ingest(connection, one)
+        value(connection, "select settle_communications()")
+    query = "select tool_name, error_message, error_code from communication_telemetry where counted order by 1"
+    assert rows(connection, query) == [
+        ("a", "no such city", "500"),
+        ("b", "unknown exception", "500"),
+        ("c", "no such city", "500"),
+        ("d", "not found", "500"),
+        ("e", "no such city", "500"),
+    ]
+    assert value(connection, "select settle_communications()") == 0
+
+
 def test_settling_corrects_the_activity_of_both_ends(connection: psycopg.Connection[Any]) -> None:
     """Client and server process each reported the call; the registry must say one call, and that it failed."""
     ends = [{"entity_id": "sales", "entity_type": "team"}, {"entity_id": "crm", "entity_type": "mcp_server"}]

@@ -28,7 +28,8 @@ class Told:
 
     The server knows its name, and so do those clients. `gateway`: the outermost client calls the tool by a longer name.
     `listing`: a client below it lists the tools before it calls. `cancelled`: its server says that it was, if it saw no
-    error; the clients of `sure` that saw none say that it succeeded.
+    error; the clients of `sure` that saw none say that it succeeded. `texts`: what each layer that saw an error says of
+    it; with `heard` all clients see what the outermost sees.
     """
 
     tokens: int | None = None
@@ -38,6 +39,8 @@ class Told:
     listing: bool = False
     cancelled: bool = False
     sure: tuple[bool, ...] = (False,) * 4
+    texts: tuple[str, ...] = ("it failed",) * 4
+    heard: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def _calls(told: st.SearchStrategy[Told]) -> st.SearchStrategy[Called]:
 
 
 CALLS = _calls(st.just(Told()))
+TEXTS = st.sampled_from(["no such city", "it failed", "unknown exception", ""])
 TELLING_CALLS = _calls(
     st.builds(
         Told,
@@ -103,6 +107,8 @@ TELLING_CALLS = _calls(
         st.booleans(),
         st.booleans(),
         st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+        st.tuples(TEXTS, TEXTS, TEXTS, TEXTS),
+        st.booleans(),
     )
 )
 
@@ -167,8 +173,10 @@ class Trace:
         start_ns: int,
         depth: int,
     ) -> None:
-        failed = call.failed and (kind is SERVER or (call.client_sees_it and depth == 0))
-        told: dict[str, Any] = {"status": StatusCode.ERROR, "status_message": "it failed"} if failed else {}
+        sees_it = call.client_sees_it and (depth == 0 or call.told.heard)
+        failed = call.failed and (kind is SERVER or sees_it)
+        text = call.told.texts[depth]
+        told: dict[str, Any] = {"status": StatusCode.ERROR, "status_message": text} if failed else {}
         tool = self._tool(call) if depth == 0 else call.tool
         self.spans[number - 1] = tool_call(
             number, kind, tool, parent=parent, start_ns=start_ns, end_ns=self.now_ns, resource=_of(process),
@@ -269,7 +277,7 @@ def test_in_any_batches_once_sql_has_settled_them(writer, call, data):
 
 
 _DECIDED = """
-select span_id, tool_name, status, target_id, target_type, tokens_used, estimated_cost
+select span_id, tool_name, status, error_message, target_id, target_type, tokens_used, estimated_cost
 from communication_telemetry where counted order by span_id
 """
 
@@ -277,7 +285,7 @@ from communication_telemetry where counted order by span_id
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(TELLING_CALLS, st.data())
 def test_what_comes_in_pieces_ends_as_if_it_came_at_once(writer, call, data):
-    """Who counts, where it went, how it ended and what it used are the same, wherever the batches are cut.
+    """Who counts, where it went, how and why it ended and what it used are the same, wherever the batches are cut.
 
     Writers settle what came, as they do; the maintenance reads all of it.
     """
@@ -302,9 +310,12 @@ def test_what_comes_in_pieces_ends_as_if_it_came_at_once(writer, call, data):
         assert_rollups_are_right(connection)
     at_once = [row for row in settle(made).rows if row.counted]
     assert decided == sorted(
-        (row.span_id, row.tool_name, row.status, row.target_id, row.target_type, row.tokens_used, row.estimated_cost)
+        (
+            row.span_id, row.tool_name, row.status, row.error_message, row.target_id, row.target_type, row.tokens_used,
+            row.estimated_cost,
+        )
         for row in at_once
-    )
+    )  # fmt: skip
     assert (done, changed, left, activity) == ((True,), (0,), (0,), [])
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from inline_snapshot import snapshot
 
-from elf_automations.model import ResourceRecord, SpanKind, StatusCode, settle
+from elf_automations.model import ResourceRecord, SpanKind, SpanRecord, StatusCode, settle
 from records import START_NS, span, tool_call
 
 CLIENT, SERVER, INTERNAL = SpanKind.CLIENT, SpanKind.SERVER, SpanKind.INTERNAL
@@ -310,6 +310,30 @@ def test_the_protocols_number_is_a_better_code_than_the_name_of_a_class():
     outer = tool_call(1, CLIENT, attributes={"error.type": "MCPError"}, scope_name="fastmcp", **failed)
     inner = tool_call(2, CLIENT, parent=1, attributes={"error.type": "-32602"}, scope_name="mcp-python-sdk", **failed)
     assert [row.error_code for row in counted(outer, inner)] == ["-32602"]
+
+
+def test_the_text_of_an_error_is_the_one_that_says_what_failed():
+    """Over HTTP+JSON the A2A SDK's server keeps to itself what an executor raised; some clients say no text at all."""
+
+    def told(text: str, *layers: SpanRecord) -> list[tuple[str | None, str | None]]:
+        client = failed_call(1, CLIENT, text, {"error.type": "500"} if text else {})
+        return [(row.error_message, row.error_code) for row in counted(client, *layers)]
+
+    cause = failed_call(3, SERVER, "no such city", {"error.type": "KeyError"}, parent=1)
+    assert told("unknown exception", cause) == [("no such city", "500")]
+    assert told("unknown exception", failed_call(2, CLIENT, "", parent=1), cause) == [("no such city", "500")]
+    assert told("", cause) == [("no such city", None)]
+    silent = failed_call(2, CLIENT, "unknown exception", parent=1)
+    assert [row.error_message for row in counted(tool_call(1, CLIENT), silent, cause)] == ["no such city"]
+    # Who has a text of its own keeps it, and nobody loses what little it says.
+    assert told("not found", cause) == [("not found", "500")]
+    late = failed_call(3, SERVER, "timed out", {"error.type": "timeout"}, parent=1)
+    assert told("unknown exception", late) == [("unknown exception", "500")]
+    assert told("unknown exception", tool_call(3, SERVER, parent=1)) == [("unknown exception", "500")]
+
+
+def failed_call(number: int, kind: SpanKind, text: str, said: dict[str, str] | None = None, parent: int | None = None):
+    return tool_call(number, kind, parent=parent, status=StatusCode.ERROR, status_message=text, attributes=said or {})
 
 
 def test_a_resource_that_names_itself_by_a_list_costs_no_rows():

@@ -27,6 +27,8 @@ from elf_automations.model.records import SpanKind, SpanRecord
 
 UNKNOWN: Final = "unknown"
 _FAILED: Final = frozenset({"error", "timeout"})
+# What the A2A SDK's server answers over HTTP+JSON, whatever an executor raised.
+_SAYS_NOTHING: Final = frozenset({None, "", "unknown exception"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +125,17 @@ def _completed(known: Details, layer: Details) -> Details:
 def _worse(seen: Outcome, witness: Outcome) -> Outcome:
     """Let a layer that saw an error correct a client that saw nothing wrong, never the other way round.
 
-    Of two that saw the same end, the protocol's own number is a better code than the name of a class.
+    Of two that saw the same end, the protocol's own number is a better code than the name of a class; and who knows why
+    a call failed tells it to who was only told that it did.
     """
     if seen.status == "success" and witness.status == "error":
         return witness
-    if seen.status == witness.status and _is_number(witness.error_code) and not _is_number(seen.error_code):
-        return changed(seen, error_code=witness.error_code)
-    return seen
+    if seen.status != witness.status:
+        return seen
+    if _is_number(witness.error_code) and not _is_number(seen.error_code):
+        seen = changed(seen, error_code=witness.error_code)
+    mute = seen.status == "error" and seen.error_message in _SAYS_NOTHING
+    return changed(seen, error_message=witness.error_message or seen.error_message) if mute else seen
 
 
 def _is_number(code: str | None) -> bool:
