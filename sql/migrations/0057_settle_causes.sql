@@ -136,14 +136,16 @@ begin
     -- The walk up a trace follows parents as settle() of the package does: it ends at a server of the same protocol,
     -- because what is below that is another call, and the outermost client of the same call claims the row. A server that
     -- passes the call on within its own process, to a server mounted in it or through a proxy, and one that answers a
-    -- listing by listings, claims what it passed on. A listing below a client's tool call was nobody's wish, and neither was
-    -- one that a server looked up by itself: below a call that no handler of its own answered.
+    -- listing by listings, claims what it passed on; above it the call goes by the name that server has for it. A listing
+    -- below a client's tool call was nobody's wish, and neither was one that a server looked up by itself: below a call
+    -- that no handler of its own answered.
     return (
         with recursive seen as materialized (
             select found.*, found.began as timestamp from calls_to_settle(p_since, p_begun) as found
         ),
 
-        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time.
+        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time. Where
+        -- it may have another name for the call, a name that ends alike comes first: several may be answered at once.
         mounted as materialized (
             select row.timestamp, row.id, around.span_id
             from seen as row
@@ -152,12 +154,23 @@ begin
                 from seen as server
                 where server.trace_id = row.trace_id and server.id <> row.id and server.observed_by = 'server'
                     and server.protocol = row.protocol and server.operation = row.operation
-                    and (server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key)
+                    and (
+                        server.is_unhandled or server.key = row.key
+                        or right(server.key, length(row.key) + 1) = '_' || row.key
+                    )
                     and server.service_name is not distinct from row.service_name
                     and server.service_instance_id is not distinct from row.service_instance_id
                     and server.timestamp <= row.timestamp and server.ended >= row.ended
                     and (server.timestamp < row.timestamp or server.ended > row.ended)
-                order by server.timestamp desc, server.id
+                order by
+                    server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key
+                    -- A prefix of a resource stands between the scheme and the rest.
+                    or (
+                        row.key like '%://%'
+                        and right(server.key, length(split_part(row.key, '://', 2)) + 1)
+                        = '/' || split_part(row.key, '://', 2)
+                    ) desc,
+                    server.timestamp desc, server.id
                 limit 1
             ) as around
             where row.is_relayed and row.observed_by = 'server' and row.parent_span_id is not null
@@ -228,7 +241,8 @@ begin
                 and (p_begun is not null or row.timestamp >= p_since)
             union all
             select
-                walk.timestamp, walk.id, walk.protocol, walk.operation, walk.key, walk.trace_id,
+                walk.timestamp, walk.id, walk.protocol, walk.operation,
+                case when passed.is_on then above.key else walk.key end, walk.trace_id,
                 coalesce(bridged.span_id, above.parent_span_id), walk.steps + 1,
                 case when met.is_same then above.timestamp else walk.claimant_timestamp end,
                 case when met.is_same then above.id else walk.claimant_id end,
@@ -246,34 +260,38 @@ begin
             cross join lateral (
                 select
                     above.protocol = walk.protocol and above.observed_by in ('client', 'server') as is_side,
-                    above.service_name is not distinct from walk.service_name
+                    above.protocol = walk.protocol and above.observed_by = 'server' as is_server,
+                    walk.is_layer and above.service_name is not distinct from walk.service_name
                     and above.service_instance_id is not distinct from walk.service_instance_id as is_here
             ) as side
             cross join lateral (
                 select
+                    side.is_server and side.is_here and above.operation = walk.operation
+                    and (
+                        (walk.is_relayed and above.is_unhandled)
+                        or (
+                            (walk.is_relayed or above.is_unhandled or walk.operation = any(v_listings))
+                            and (
+                                above.key = walk.inner_key or above.key = '' or walk.inner_key = ''
+                                or right(above.key, length(walk.inner_key) + 1) = '_' || walk.inner_key
+                            )
+                        )
+                    ) as is_on
+            ) as passed
+            cross join lateral (
+                select
                     side.is_side,
-                    side.is_side and above.operation = walk.operation
+                    passed.is_on or side.is_side and above.operation = walk.operation
                     -- A gateway puts its server's name and _ before the tool's.
                     and (
                         above.key = walk.key or above.key = '' or walk.key = ''
                         or right(above.key, length(walk.key) + 1) = '_' || walk.key
                     ) as is_same,
-                    side.is_here and walk.is_layer and walk.operation = any(v_listings) and above.is_unhandled
+                    side.is_here and walk.operation = any(v_listings) and above.is_unhandled and not passed.is_on
                     as is_looked_up
             ) as met
             where walk.steps < 64 and not walk.is_unasked
-                and not (
-                    above.protocol = walk.protocol and above.observed_by = 'server'
-                    and not met.is_looked_up
-                    and not (
-                        side.is_here and walk.is_layer and (walk.is_relayed or walk.operation = any(v_listings))
-                        and above.operation = walk.operation
-                        and (
-                            above.key = walk.inner_key or above.key = '' or walk.inner_key = ''
-                            or right(above.key, length(walk.inner_key) + 1) = '_' || walk.inner_key
-                        )
-                    )
-                )
+                and not (side.is_server and not passed.is_on and not met.is_looked_up)
         ),
 
         claims as materialized (
