@@ -20,6 +20,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "mcp"
 # Each is of one kind: mounted servers, proxies, a gateway, a client whose server alone knows its name, HTTP between.
 NAMES = (
     *("fastmcp4_mounted", "fastmcp3_mounted", "fastmcp4_proxy", "fastmcp3_proxy"),
+    *("fastmcp4_resources", "fastmcp3_resources"),
     *("agentgateway", "fastmcp4_http", "fastmcp4_http_traced", "native_mcp2", "cancelled_mcp2"),
 )
 

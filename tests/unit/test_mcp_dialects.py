@@ -110,6 +110,24 @@ def test_a_mounted_and_a_proxied_tool_are_one_call_each():
         assert {("lookup", "crm-tools"), ("ping_it", "proxied")} < deeper
 
 
+def test_a_mounted_and_a_proxied_resource_are_one_read_each_whatever_each_server_calls_it():
+    for name in ("fastmcp4_resources", "fastmcp3_resources"):
+        seen = [(row.metadata["resource_uri"], row.status) for row in counted(name)]
+        assert seen == [
+            ("data://crm/today", "success"),
+            ("data://crm/cities/oslo", "success"),
+            ("data://px/today", "success"),
+            ("data://px/cities/oslo", "success"),
+            ("data://crm/cities/none", "error"),
+            ("data://crm/cities/bergen", "success"),
+        ]
+        assert {(row.observed_by, row.target_id) for row in counted(name)} == {("client", "front")}
+        deeper = {
+            (row.metadata.get("resource_uri"), row.target_id) for row in rows(name) if row.observed_by == "server"
+        }
+        assert {("data://cities/oslo", "crm-tools"), ("data://cities/oslo", "proxied")} < deeper
+
+
 def test_a_cancel_that_only_the_instrumented_server_saw_is_the_calls_end():
     ends = [("get_weather", "success"), ("slow_report", "cancelled"), ("get_weather", "success")]
     assert [(row.tool_name, row.status) for row in counted("cancelled_mcp2")] == ends

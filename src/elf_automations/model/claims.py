@@ -91,6 +91,7 @@ def _claim(batch: Batch, key: SpanKey, call: Call) -> SpanKey | Noise | None:
     if parent is None or call.side not in {"client", "server"} or (key[0], parent) not in batch.parents:
         return None
     claimant: SpanKey | None = None
+    asked = call  # the call under the name that is used for it here
     inner: Call | None = call  # the layer just below, None once a client of another call lies between
     for ancestor in ancestors(batch, key):
         noise = batch.noise.get(ancestor)
@@ -99,14 +100,16 @@ def _claim(batch: Batch, key: SpanKey, call: Call) -> SpanKey | Noise | None:
         above = batch.calls.get(ancestor)
         if above is None or above.protocol != call.protocol:
             continue
-        if above.side == "server" and (inner is None or not _passed_on(above, inner)):
-            if inner is not None and _looked_up(above, inner):
-                return Noise(call.protocol)
-            break
+        if above.side == "server":
+            if inner is None or not _passed_on(above, inner):
+                if inner is not None and _looked_up(above, inner):
+                    return Noise(call.protocol)
+                break
+            asked = above
         if above.side in {"client", "server"}:
             if call.operation == LISTING and above.operation == CALLING:
                 return Noise(call.protocol)
-            same = same_call(above, call)
+            same = same_call(above, asked)
             claimant, inner = (ancestor, above) if same else (claimant, None)
     return claimant
 
@@ -119,10 +122,17 @@ def same_call(outer: Call, inner: Call) -> bool:
 
 
 def _passed_on(server: Call, inner: Call) -> bool:
-    """Return whether `inner` is how `server` answers the very call it got: a mounted server, a proxy, a joint list."""
-    if not inner.relayed and inner.operation not in LISTINGS:
+    """Return whether `inner` is how `server` answers the very call it got: a mounted server, a proxy, a joint list.
+
+    A server that no handler of its own answers for may know what it passes on by another name: a resource's prefix
+    stands within its URI.
+    """
+    if server.operation != inner.operation or process_of(server.span) != process_of(inner.span):
         return False
-    return same_call(server, inner) and process_of(server.span) == process_of(inner.span)
+    if inner.relayed and server.unhandled:
+        return True
+    passes_on = inner.relayed or server.unhandled or inner.operation in LISTINGS
+    return passes_on and same_call(server, inner)
 
 
 def _looked_up(server: Call, inner: Call) -> bool:
