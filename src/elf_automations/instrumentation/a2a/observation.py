@@ -1,7 +1,8 @@
 """What a call's events show, and how the call therefore ended.
 
 A task's state decides, not the transport's status: FAILED, REJECTED and AUTH_REQUIRED arrive inside an HTTP
-200; a stream that ends without a final state was abandoned by its peer.
+200; a stream that ends without a final state was abandoned by its peer, and a state that has no name here is no known
+end.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from elf_automations.model.protocols.a2a import CANCELLED_STATE, FAILED_STATES
 logger = logging.getLogger(__name__)
 
 _STATES: Final[dict[int, str]] = {number: name for name, number in TaskState.items()}
+_NAMED: Final = frozenset({None, *_STATES.values()})
 _PAUSED: Final = frozenset({"TASK_STATE_INPUT_REQUIRED"})
 _EXPLAINED: Final = FAILED_STATES | {CANCELLED_STATE}
 _FINAL: Final = _EXPLAINED | _PAUSED | {"TASK_STATE_COMPLETED"}
@@ -122,10 +124,14 @@ class Observation:
             self.call.fail(self._state, self._text or f"the task ended in {self._state}", self._state)
         elif self._state == CANCELLED_STATE:
             self.call.cancel(self._text or "the task was cancelled")
-        elif not self._finished and self._method.streams:
+        elif self._finished:
+            self.call.succeed()
+        elif self._method.streams:
             self.call.cancel(f"the stream ended while the task was in {self._state or 'no state'}")
-        elif not self._finished and self._cut_off:
+        elif self._cut_off:
             self.call.cancel(f"the caller went away while the task was in {self._state or 'no state'}")
+        elif self._state not in _NAMED:
+            self.call.cancel(f"the task was in {self._state}, a state of another release of the protocol")
         else:
             self.call.succeed()
 
