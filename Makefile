@@ -19,7 +19,7 @@ N8N := build/n8n/.ready-2.41.1
 SUPABASE_CLI := supabase@3.1.0
 # Tests wait for servers and processes most of the time, so more files run at once than there are cores. A server given by
 # ELF_TEST_DSN has one set of roles, which they would share.
-JOBS ?= $(if $(ELF_TEST_DSN),0,4)
+JOBS ?= $(if $(ELF_TEST_DSN),0,3)
 PARALLEL := -n $(JOBS) --dist loadfile
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 # They need Go's programs; `make test-pipeline` builds these and runs them.
