@@ -23,6 +23,7 @@ from a2a.server.tasks import (
     BasePushNotificationSender,
     InMemoryPushNotificationConfigStore,
     InMemoryTaskStore,
+    PushNotificationSender,
     TaskUpdater,
 )
 from a2a.types.a2a_pb2 import (
@@ -125,13 +126,15 @@ async def agent(
     legacy: bool = False,
     handler_class: Callable[..., Any] | None = None,
     push: httpx.AsyncClient | None = None,
+    sender_class: Callable[..., PushNotificationSender] = BasePushNotificationSender,
     within: Callable[[Any], Any] = lambda app: app,
     compat: bool = False,
     grpc_contexts: GrpcServerCallContextBuilder | None = None,
 ) -> AsyncIterator[Agent]:
     """Serve an agent over all three bindings until the block ends.
 
-    `handler_class` is made instead of the SDK's handler; `push` is the HTTP client its push notifications leave by;
+    `handler_class` is made instead of the SDK's handler; `push` is the HTTP client its push notifications leave by,
+    through a `sender_class`;
     `within` puts the app into a middleware; `compat` also speaks protocol 0.3; `grpc_contexts` makes
     the contexts of gRPC requests instead of the SDK's builder.
     """
@@ -162,7 +165,7 @@ async def agent(
         card,
         extended_agent_card=card,
         push_config_store=configs,
-        push_sender=BasePushNotificationSender(push, configs) if push and configs else None,
+        push_sender=sender_class(push, configs) if push and configs else None,
     )
     routes = [
         *create_agent_card_routes(card),

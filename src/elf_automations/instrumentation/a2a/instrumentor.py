@@ -75,7 +75,7 @@ def _patch_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tu
         *server_patch_points(tracer),
         *own_handler_points(tracer, wrap),
         *rejection_patch_points(tracer),
-        *push_patch_points(tracer),
+        *push_patch_points(tracer, wrap),
     )
 
 

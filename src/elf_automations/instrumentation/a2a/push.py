@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from a2a.server.agent_execution import RequestContext
+from a2a.server.tasks import BasePushNotificationSender
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # pyright: ignore[reportMissingTypeStubs]
@@ -23,30 +24,53 @@ from elf_automations.instrumentation.a2a.cards import address_attributes
 from elf_automations.instrumentation.a2a.methods import PUSH
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.propagation import carried
-from elf_automations.instrumentation.contexts import enter
-from elf_automations.instrumentation.patches import PatchPoint
+from elf_automations.instrumentation.a2a.push_senders import has_span, own_sender_points
+from elf_automations.instrumentation.contexts import context_with, enter
+from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint, Point
 from elf_automations.instrumentation.spans import start_client_span
 
 logger = logging.getLogger(__name__)
 
 _HTTP_ERROR: Final = 400
+_DELIVERY: Final = otel_context.create_key("elf-a2a-push-delivery")
 _ACTIVE_TASK: Final = "a2a.server.agent_execution.active_task"
 # The context each message came in, as long as the SDK works on it.
 _asked: WeakKeyDictionary[object, Context] = WeakKeyDictionary()
 
 
-def push_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
-    """Return the patch points of the SDK's push notification sender, and of what tells it whose events it sends."""
+def push_patch_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
+    """Return the points of push notification senders, and of what tells them whose events they send.
+
+    `wrap` takes those of senders that are made from here on.
+    """
+    return (
+        *own_sender_points(tracer, _dispatching(tracer, by_sdk=False), wrap),
+        PatchPoint(
+            BasePushNotificationSender.__module__,
+            "BasePushNotificationSender._dispatch_notification",
+            _dispatching(tracer, by_sdk=True),
+        ),
+        PatchPoint(_ACTIVE_TASK, "ActiveTask.enqueue_request", _asking),
+        PatchPoint(_ACTIVE_TASK, "EventConsumer._process_event_inner", _following),
+    )
+
+
+def _dispatching(tracer: Tracer, *, by_sdk: bool) -> MakeWrapper:
+    """Return what wraps a delivery to one receiver; `by_sdk` the SDK's, which tells what the receiver answers."""
 
     def make(original: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         @functools.wraps(original)
         async def dispatch(self: Any, event: Any, push_info: Any, task_id: str) -> bool:
+            above = otel_context.get_value(_DELIVERY)
+            if isinstance(above, _Delivery) and above.is_of(event, push_info):
+                # The application's own delivery came down to another one's.
+                return await original(_Sender(self, above) if by_sdk else self, event, push_info, task_id)
             delivery = _start(tracer, event, push_info, task_id)
             if delivery is None:
                 return await original(self, event, push_info, task_id)
             try:
                 with delivery.seen.call.active():
-                    sent = await original(_Sender(self, delivery), event, push_info, task_id)
+                    sent = await original(_Sender(self, delivery) if by_sdk else self, event, push_info, task_id)
             except BaseException as error:
                 delivery.seen.fail(error)
                 raise
@@ -55,13 +79,7 @@ def push_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
 
         return dispatch
 
-    return (
-        PatchPoint(
-            "a2a.server.tasks.base_push_notification_sender", "BasePushNotificationSender._dispatch_notification", make
-        ),
-        PatchPoint(_ACTIVE_TASK, "ActiveTask.enqueue_request", _asking),
-        PatchPoint(_ACTIVE_TASK, "EventConsumer._process_event_inner", _following),
-    )
+    return make
 
 
 def _asking(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -104,10 +122,16 @@ def _follow(begun: object) -> None:
 class _Delivery:
     """One delivery under observation: what its HTTP client answered decides how it ended."""
 
-    def __init__(self, seen: Observation) -> None:
+    def __init__(self, seen: Observation, event: Any, push_info: Any) -> None:
         self.seen = seen
+        self._event = event
+        self._push_info = push_info
         self.error: BaseException | None = None
         self.status: int | None = None
+
+    def is_of(self, event: Any, push_info: Any) -> bool:
+        """Return whether a sender hands this very event on, or sends another one to this very receiver."""
+        return event is self._event or push_info is self._push_info
 
     def end(self, *, sent: bool) -> None:
         """End the span; the sender returns False for a delivery that failed and tells nobody why."""
@@ -167,7 +191,10 @@ def _start(tracer: Tracer, event: Any, push_info: Any, task_id: str) -> _Deliver
         call.set({**address_attributes(push_info.url), elf.ELF_PAYLOAD_SIZE: event.ByteSize()})
         seen = Observation(call, PUSH)
         seen.identify(task_id, event)
-        return _Delivery(seen)
+        delivery = _Delivery(seen, event, push_info)
+        call.context = context_with(call.context, {_DELIVERY: delivery})
+        has_span()
     except Exception:
         logger.debug("a push notification could not be traced", exc_info=True)
         return None
+    return delivery

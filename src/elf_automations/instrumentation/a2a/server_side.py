@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from elf_automations.instrumentation.a2a.client_side import covered
 from elf_automations.instrumentation.a2a.driving import observing_stream, observing_unary
 from elf_automations.instrumentation.a2a.methods import SERVER_METHODS, Method
 from elf_automations.instrumentation.a2a.observation import Observation
+from elf_automations.instrumentation.a2a.own_classes import own_class_points
 from elf_automations.instrumentation.a2a.peers import peer_of, remembering_peer
 from elf_automations.instrumentation.a2a.propagation import GRPC_CONTEXT, headers_of, incoming, remembering_grpc
 from elf_automations.instrumentation.contexts import BAGGAGE, context_with
@@ -114,23 +116,8 @@ def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
 
 def own_handler_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
     """Return the points of the application's own request handlers; `wrap` takes those of classes made from here on."""
-
-    def make(_original: Any) -> Any:
-        def init_subclass(cls: type[RequestHandler], **kwargs: Any) -> None:
-            super(RequestHandler, cls).__init_subclass__(**kwargs)  # pyright: ignore[reportUnknownMemberType]
-            wrap(tuple(_methods_of(tracer, cls)))
-
-        return classmethod(init_subclass)
-
     known = {getattr(import_module(module), handler) for module, handler in _HANDLERS}
-    found = (point for cls in _below(RequestHandler) if cls not in known for point in _methods_of(tracer, cls))
-    return (*found, PatchPoint(RequestHandler.__module__, "RequestHandler.__init_subclass__", make))
-
-
-def _below(base: type) -> Iterator[type]:
-    for cls in base.__subclasses__():
-        yield cls
-        yield from _below(cls)
+    return own_class_points(RequestHandler, known, functools.partial(_methods_of, tracer), wrap)
 
 
 def _methods_of(tracer: Tracer, handler: type) -> Iterator[ClassPoint]:
