@@ -163,6 +163,22 @@ def test_a_lookup_of_a_server_that_passes_a_call_on_does_not_count(connection: p
     assert value(connection, "select settle_communications()") == 0
 
 
+@pytest.mark.parametrize("status", ["success", "error", "cancelled"])
+def test_rounds_that_come_apart_are_one_call_with_the_last_ones_end(
+    connection: psycopg.Connection[Any], status: str
+) -> None:
+    """2 goes on with 1, which asked for input, and 3 with 2; 4 asked and nobody went on."""
+    here = {"service_name": "files", "service_instance_id": "files-1", "observed_by": "server"}
+    asked = {"outcome_derived": True}
+    ingest(connection, sql_row("3", parent_span_id="2" * 16, status=status, metadata={"relayed": True}, **here))
+    ingest(connection, sql_row("1", metadata=asked, **here), sql_row("4", metadata=asked, **here))
+    ingest(connection, sql_row("2", parent_span_id="1" * 16, metadata={"relayed": True, **asked}, **here))
+    assert value(connection, _NOW) is True
+    counted = "select left(span_id, 1), status from communication_telemetry where counted order by 1"
+    assert rows(connection, counted) == [("1", status), ("4", "success")]
+    assert value(connection, "select settle_communications()") == 0
+
+
 def test_a_server_behind_http_finds_its_client_by_the_request_or_by_its_time(
     connection: psycopg.Connection[Any],
 ) -> None:

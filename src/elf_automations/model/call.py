@@ -55,8 +55,9 @@ class Call:
     `key` names what is called (a tool, a method): nested client spans with the same protocol, operation
     and key are layers of one call. `target_named` is False when the target is a guess that any layer knows
     better. `outcome_derived` marks a client that saw nothing wrong and did not say how the call ended: a server that
-    saw it cancelled knows better. `relayed` marks a span that passes on the call of the server span above it in its
-    process, if that is a call of the same. `unasked` marks a request that libraries also make on their own account.
+    saw it cancelled knows better; or a server that asked for input first: who goes on with it knows. `relayed` marks a
+    span that passes on the call of the server span above it in its process, or goes on with it, if that is a call of
+    the same. `unasked` marks a request that libraries also make on their own account.
     `unhandled` marks a server that no handler of the application answers for: what it lists it looks up by itself.
     `counts` is False for what is kept for drill-down only, whoever else saw it.
     """

@@ -34,7 +34,7 @@ CONNECTION: Final = (
     otel.MCP_SESSION_ID,
 )
 _MAX_TOOLS: Final = 100
-_INPUT_REQUIRED: Final = "input_required"
+INPUT_REQUIRED: Final = "input_required"
 # FastMCP opens its own CLIENT span around the SDK's request: that span is the call's, we add to it.
 _OUTER_CLIENT_SCOPE: Final = "fastmcp"
 
@@ -85,7 +85,7 @@ class Operation:
     @property
     def interim(self) -> bool:
         """Whether the answer over the wire was no result yet: the server needs input first."""
-        return payload.field(self._wire_result, "resultType") == _INPUT_REQUIRED
+        return payload.field(self._wire_result, "resultType") == INPUT_REQUIRED
 
     def answered(self, wire_result: object) -> None:
         """Note the result as it came over the wire, for its size and what it tells of its usage."""

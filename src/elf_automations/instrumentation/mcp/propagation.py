@@ -15,7 +15,15 @@ from opentelemetry import baggage, propagate
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.trace import Link, Span, SpanContext, format_span_id, get_current_span
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    format_span_id,
+    get_current_span,
+    set_span_in_context,
+)
 from pydantic import BaseModel
 
 from elf_automations.conventions import elf
@@ -53,6 +61,12 @@ class Incoming:
     parent: SpanContext
     carried: Carried
     links: tuple[Link, ...] = ()
+
+    def below(self, parent: SpanContext) -> Incoming:
+        """Return the same with another parent; the one it had is a link."""
+        context = set_span_in_context(NonRecordingSpan(parent), self.context)
+        links = (Link(self.parent), *self.links) if self.parent.is_valid else self.links
+        return Incoming(context, self.base, parent, self.carried, links)
 
 
 def received(
@@ -140,6 +154,12 @@ def _carrier(meta: object) -> Mapping[str, Any]:
     if meta is None or isinstance(meta, BaseModel):
         return (meta.model_extra or {}) if meta is not None else {}
     return cast("Mapping[str, Any]", meta) if isinstance(meta, Mapping) else {}
+
+
+def carries_context(meta: Mapping[str, Any] | BaseModel | None) -> bool:
+    """Return whether a message's `_meta` itself says what the message belongs to."""
+    fields, _ = _fields(propagate.get_global_textmap())
+    return not fields.isdisjoint(_carrier(meta))
 
 
 def _extracted(carrier: Mapping[str, Any], context: Context) -> tuple[Context, Carried | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from elf_automations.instrumentation.contexts import enter, leave
 from elf_automations.instrumentation.mcp.adoption import inbound
+from elf_automations.instrumentation.mcp.continuing import answered
 from elf_automations.instrumentation.mcp.operation import Instruments
 from elf_automations.instrumentation.mcp.serving import Received, asking_itself, meta_of, notified, receiving
 from elf_automations.instrumentation.mcp.transports import NOWHERE, lead_of
@@ -36,6 +37,7 @@ def wrap_on_request(instruments: Instruments, prepare: Callable[[], None]) -> Ca
             finally:
                 leave(entered)
                 inbound.reset(token)
+            answered(operation, params, result)
             operation.conclude(result)
             return result
 

@@ -23,10 +23,11 @@ from elf_automations.conventions import elf, otel
 from elf_automations.instrumentation.contexts import BAGGAGE, SPAN, context_with
 from elf_automations.instrumentation.identity import ACTOR
 from elf_automations.instrumentation.mcp.attributes import request_attributes
+from elf_automations.instrumentation.mcp.continuing import earlier_round
 from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.peers import client_name, http_peer_attributes
-from elf_automations.instrumentation.mcp.propagation import META, Incoming, marked_span, received
+from elf_automations.instrumentation.mcp.propagation import META, Incoming, carries_context, marked_span, received
 from elf_automations.instrumentation.mcp.transports import NOWHERE, Lead
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model import EntityRef
@@ -94,6 +95,11 @@ def notified(instruments: Instruments, meta: Mapping[str, Any] | BaseModel | Non
 
 def _start(instruments: Instruments, message: Received) -> Operation:
     incoming = received(message.meta, getattr(message.request, "headers", None), message.ambient)
+    earlier = earlier_round(message.method, message.params)
+    if earlier is not None and carries_context(message.meta):
+        earlier = None  # its client knows better what it belongs to
+    if earlier is not None:
+        incoming = incoming.below(earlier)
     server = _server_name(message.server)
     name, attributes = request_attributes(message.method, message.params)
     if message.request is None:
@@ -113,6 +119,8 @@ def _start(instruments: Instruments, message: Received) -> Operation:
     _name_ends(attributes, message, server)
     if message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit):
         attributes[elf.ELF_IMPLICIT] = True
+    if earlier is not None:
+        attributes[elf.ELF_CONTINUES] = True
     span = instruments.tracer.start_span(name, incoming.context, SpanKind.SERVER, attributes, incoming.links)
     return Operation(
         CallSpan(span, _acting(incoming, span, server)),

@@ -117,7 +117,7 @@ def recognise(span: SpanRecord) -> Call | Noise | None:
         # A gateway that names no server answered for several, by itself.
         target_named=named or server is not None or (said.side == "client" and span.kind is SpanKind.SERVER),
         outcome=outcome,
-        outcome_derived=side == "client" and outcome.status == "success" and not states_outcome(span),
+        outcome_derived=outcome.status == "success" and _is_derived(span, side),
         duration_ms=stated_duration(span, elapsed_ms(span)),
         details=stated_details(
             span,
@@ -182,8 +182,15 @@ def _is_orphan(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
 
 def _is_relayed(span: SpanRecord, said: _Said, dialect: Dialect) -> bool:
     if said.side == "server":
-        return dialect.mounts
+        return dialect.mounts or span.attributes.get(elf.ELF_CONTINUES) is True
     return _has_any(span, dialect.relays)
+
+
+def _is_derived(span: SpanRecord, side: Side) -> bool:
+    """Return whether nobody said that the call succeeded: a server that asks for input first has not ended it."""
+    if side == "server":
+        return span.attributes.get(elf.ELF_INTERIM) is True
+    return side == "client" and not states_outcome(span)
 
 
 def _is_unhandled(span: SpanRecord, said: _Said) -> bool:
