@@ -323,6 +323,7 @@ def test_the_text_of_an_error_is_the_one_that_says_what_failed():
     assert told("unknown exception", cause) == [("no such city", "500")]
     assert told("unknown exception", failed_call(2, CLIENT, "", parent=1), cause) == [("no such city", "500")]
     assert told("", cause) == [("no such city", None)]
+    assert told("", failed_call(2, CLIENT, "unknown exception", parent=1)) == [(None, None)]
     silent = failed_call(2, CLIENT, "unknown exception", parent=1)
     assert [row.error_message for row in counted(tool_call(1, CLIENT), silent, cause)] == ["no such city"]
     # Who has a text of its own keeps it, and nobody loses what little it says.

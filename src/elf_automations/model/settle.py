@@ -134,8 +134,9 @@ def _worse(seen: Outcome, witness: Outcome) -> Outcome:
         return seen
     if _is_number(witness.error_code) and not _is_number(seen.error_code):
         seen = changed(seen, error_code=witness.error_code)
-    mute = seen.status == "error" and seen.error_message in _SAYS_NOTHING
-    return changed(seen, error_message=witness.error_message or seen.error_message) if mute else seen
+    if seen.status == "error" and seen.error_message in _SAYS_NOTHING and witness.error_message not in _SAYS_NOTHING:
+        seen = changed(seen, error_message=witness.error_message)
+    return seen
 
 
 def _is_number(code: str | None) -> bool:
