@@ -137,6 +137,8 @@ def test_spans_sent_while_the_database_is_away_are_stored_when_it_is_back() -> N
         (("--tls-cert", "cert.pem"), "TLS needs both --tls-cert and --tls-key"),
         (("--tls-cert", "a.pem", "--tls-key", "b.pem"), "there is no file a.pem: TLS takes PEM files"),
         (("--http", "203.0.113.1:0"), "cannot listen on 203.0.113.1:0: Cannot assign requested address"),
+        (("--grpc", "203.0.113.1:0"), "cannot listen on 203.0.113.1:0: Cannot assign requested address"),
+        (("--grpc", "nowhere.invalid:4317"), "cannot listen on nowhere.invalid:4317: "),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(options: tuple[str, ...], line: str) -> None:
@@ -172,7 +174,8 @@ def test_a_port_that_is_taken_is_named(database_url: str) -> None:
                 [*command, "--database-url", database_url], capture_output=True, text=True, check=False, timeout=60
             )
             assert done.returncode == 2
-            assert done.stderr.splitlines()[-1].startswith(f"error: cannot listen on {at}")
+            assert done.stderr.startswith(f"error: cannot listen on {at}: Address already in use")
+            assert done.stderr.count("\n") == 1
 
 
 def test_an_open_address_is_warned_of(database_url: str) -> None:

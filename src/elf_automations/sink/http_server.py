@@ -20,20 +20,27 @@ def bound(where: Address, *, shared: bool = False, mend: str = "--http/--grpc") 
 
     Raises ConfigurationError when it cannot be had; `mend` names the options that give another.
     """
-    family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        made.bind((where.host, where.port))
-    except OSError as error:
-        made.close()
-        raise ConfigurationError(
-            f"cannot listen on {where}: {error.strerror or error}; choose another {mend}"
-        ) from None
+    with contextlib.ExitStack() as on_error:
+        try:
+            family, address = _resolved(where)
+            made = on_error.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            made.bind(address)
+        except (OSError, UnicodeError) as error:
+            cause = error.strerror if isinstance(error, OSError) else "no host has such a name"
+            raise ConfigurationError(f"cannot listen on {where}: {cause or error}; choose another {mend}") from None
+        on_error.pop_all()
     made.set_inheritable(True)
     return made
+
+
+def _resolved(where: Address) -> tuple[socket.AddressFamily, Any]:
+    """Return the address of a socket for `where`; of a name that has both, the IPv4 one."""
+    found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, address
 
 
 def http_settings(app: Any, *, drain_seconds: int, **options: Any) -> uvicorn.Config:

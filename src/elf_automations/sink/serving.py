@@ -112,7 +112,9 @@ async def _http(receiver: HttpReceiver, where: Address, configuration: SinkConfi
 
 
 async def _grpc(receiver: GrpcReceiver, where: Address, configuration: SinkConfiguration) -> tuple[aio.Server, Address]:
-    tls = configuration.tls
+    credentials = _credentials(configuration.tls) if configuration.tls else None
+    # gRPC does not say why it cannot have an address: the system does.
+    bound(where, shared=configuration.shared_ports).close()
     server = aio.server(
         options=(
             ("grpc.max_receive_message_length", configuration.max_bytes),
@@ -123,16 +125,23 @@ async def _grpc(receiver: GrpcReceiver, where: Address, configuration: SinkConfi
     )
     server.add_generic_rpc_handlers((receiver.handler(),))
     try:
-        port = server.add_secure_port(str(where), _credentials(tls)) if tls else server.add_insecure_port(str(where))
-    except (OSError, RuntimeError) as error:
-        raise ConfigurationError(f"cannot listen on {where} for gRPC: is the port taken? ({_line(error)})") from None
+        port = server.add_secure_port(str(where), credentials) if credentials else server.add_insecure_port(str(where))
+    except RuntimeError as error:
+        if credentials:
+            raise ConfigurationError(
+                "gRPC cannot use the TLS files: it takes an RSA key, or an EC key of P-256, P-384 or P-521"
+            ) from None
+        raise ConfigurationError(f"cannot listen on {where} for gRPC: {_line(error)}; choose another --grpc") from None
     await server.start()
     return server, Address(where.host, port)
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    authority = tls.client_authority.read_bytes() if tls.client_authority else None
-    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    try:
+        authority = tls.client_authority.read_bytes() if tls.client_authority else None
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    except OSError as error:
+        raise _bad_tls(error) from None
     return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
 
 
