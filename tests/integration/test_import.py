@@ -165,6 +165,13 @@ def test_a_file_that_cannot_be_read_costs_no_other(database_url: str, tmp_path: 
     assert problems[1].startswith(f"error: {tmp_path}/b.zst is compressed with zstd")
 
 
+def test_a_file_that_cannot_be_opened_or_read_is_one_clear_line(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(_LINES)
+    done = _import(database_url, "/proc/self/mem", tmp_path / "a.json", state=tmp_path)
+    assert (done.returncode, _rows(database_url)) == (2, 12)
+    assert done.stderr == "error: cannot read /proc/self/mem: Input/output error\n"
+
+
 def test_what_was_stored_is_settled_though_a_file_cannot_be_read(database_url: str, tmp_path: Path) -> None:
     """The two sides of a call come from two files: until they are settled they are two calls."""
     client = tool_call(1)

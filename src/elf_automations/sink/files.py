@@ -55,10 +55,17 @@ def requests_of(file: Path, limit: int, *, skip: int = 0) -> Iterator[FileReques
 
     Raises ConfigurationError for a file that cannot be opened or is of no known kind.
     """
-    try:
+    with reading(file):
         layout = _layout(file, limit)
         with _opened(file) as source:
             yield from layout(file, source, limit, skip).each()
+
+
+@contextmanager
+def reading(file: Path) -> Generator[None]:
+    """Make a ConfigurationError that names `file` of what reading it raises."""
+    try:
+        yield
     except OSError as error:
         raise ConfigurationError(f"cannot read {file}: {error.strerror or error}") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from elf_automations.model import SpanRecord, map_batch
 from elf_automations.model.n8n_nodes import NodeScope
-from elf_automations.sink.files import FileRequest, requests_of
+from elf_automations.sink.files import FileRequest, reading, requests_of
 from elf_automations.sink.intake import SPANS_TOGETHER
 from elf_automations.storage.contract import Writer
 
@@ -115,7 +115,7 @@ class Import:
             self._earliest = began
 
     def _identity(self, file: Path) -> str:
-        with file.open("rb") as opened:
+        with reading(file), file.open("rb") as opened:
             begin = opened.read(4096)
         return hashlib.sha256(f"{self._place}\0{file.resolve()}\0".encode() + begin).hexdigest()[:32]
 
