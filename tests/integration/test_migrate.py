@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from elf_automations.errors import ConfigurationError, MigrationError, StorageRefusedError, StorageUnavailableError
 from elf_automations.storage import migrate as runner
@@ -120,6 +121,14 @@ def test_unknown_database_is_refused_not_unavailable(postgres_url: str) -> None:
     """Waiting does not help against a wrong name, so the exporter must not retry for ever."""
     with pytest.raises(StorageRefusedError, match=r'database "nowhere" does not exist; check ELF_DATABASE_URL$'):
         connect(postgres_url.replace("/postgres?", "/nowhere?"))
+
+
+def test_a_user_without_rights_is_told_so(direct_url: str) -> None:
+    url = make_conninfo(direct_url, options="-c role=pg_signal_backend")
+    with pytest.raises(StorageRefusedError, match="refuses this user: permission denied for table elf_schema"):
+        pending(url)
+    with pytest.raises(MigrationError, match=r"permission denied for .*; run setup as the owner of the database$"):
+        migrate(url)
 
 
 _WAITING = """

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 
 from elf_automations.errors import MigrationError
-from elf_automations.storage.connection import connect, shown
+from elf_automations.storage.connection import connect, shown, translated
 from elf_automations.storage.sql_files import Migration, migrations, sql_text
 
 _LOCK: Final = 0x656C662D73716C  # "elf-sql": the key of the advisory lock
@@ -78,7 +78,7 @@ def migrate(
 
 def pending(url: str) -> tuple[str, ...]:
     """Return the names of the migrations that are due at `url`; changes nothing. Raises as `migrate` does."""
-    with connect(url) as connection:
+    with translated(url), connect(url) as connection:
         return tuple(migration.name for migration in _due(url, _recorded(connection)))
 
 
@@ -147,6 +147,8 @@ def _apply(connection: psycopg.Connection[Any], url: str, what: str, sql: str, r
                 connection.execute("insert into elf_schema_migrations (name, sha256) values (%s, %s)", record)
     except psycopg.Error as error:
         message = f"{what} failed on {shown(url)}, and nothing of it was kept: {_cause(error)}"
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            message += "; run setup as the owner of the database"
         raise MigrationError(message) from error
     return True
 
