@@ -78,6 +78,20 @@ async def test_a_call_passed_on_with_its_meta_is_the_next_servers_own(stack):
     assert [row.target_id for row in rows] == (["relay"] if stack.startswith("fastmcp") else ["relay", "weather-tools"])
 
 
+async def test_a_listing_made_for_a_listing_that_nobody_asked_for_says_so_itself(stack):
+    """What is above it may come in another batch."""
+    with instrumented(MCPInstrumentor(), Spans()) as spans:
+        front = relay(stack, weather_tools(stack))
+        async with served(lambda _: http_application(front, stack)) as url, connected(stack, f"{url}/mcp") as caller:
+            assert not await failed(caller.tool("get_weather", {"city": "Oslo"}))
+    listings = {span.context.span_id: span for span in spans.finished if span.name == "tools/list"}
+    below = [span for span in listings.values() if span.parent and span.parent.span_id in listings]
+    for span in below:
+        above = listings[span.parent.span_id]
+        assert span.attributes.get("elf.implicit") == above.attributes.get("elf.implicit")
+    assert any(span.attributes.get("elf.implicit") for span in below)
+
+
 def proxy(stack: str) -> Any:
     inner = weather_tools(stack)
     if stack.startswith("fastmcp"):

@@ -13,11 +13,15 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
+from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, Tracer
 
 from elf_automations.conventions import elf, otel
+from elf_automations.instrumentation.contexts import context_with
 from elf_automations.instrumentation.mcp.operation import Operation
 from elf_automations.instrumentation.mcp.propagation import put_context
+from elf_automations.instrumentation.mcp.sending import LISTING_UNASKED
+from elf_automations.instrumentation.spans import attached
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +135,12 @@ class _LendingTracer:
             yield operation.call.span
             return
         with self._tracer.start_as_current_span(name, *args, **kwargs) as span:
-            if method == "tools/list" and self._operation.method != method:
-                span.set_attributes({elf.ELF_IMPLICIT: True})  # the server looks a tool up in its own list
-            yield span
+            if method != "tools/list" or not (self._operation.implicit or self._operation.method != method):
+                yield span
+                return
+            span.set_attributes({elf.ELF_IMPLICIT: True})  # the server looks a tool up in its own list
+            with attached(context_with(otel_context.get_current(), {LISTING_UNASKED: True})):
+                yield span
 
 
 def _take(kind: object, method: object) -> Operation | None:

@@ -73,6 +73,11 @@ class Operation:
         return otel.MCP_SESSION_ID in self._attributes
 
     @property
+    def implicit(self) -> bool:
+        """Whether the request is a library's own, which no application asked for."""
+        return elf.ELF_IMPLICIT in self._attributes
+
+    @property
     def connection(self) -> dict[str, AttributeValue]:
         """What is known of the connection the request came over."""
         return {name: self._attributes[name] for name in CONNECTION if name in self._attributes}

@@ -23,6 +23,8 @@ _SUPPRESSED: Final = "suppress_instrumentation"
 
 # Set while the SDK lists tools on its own account, to check a result against the tool's schema.
 listing_for_itself: Final[ContextVar[bool]] = ContextVar("elf_mcp_listing_for_itself", default=False)
+# The same in the context of a server that answers such a listing, which may have to ask others.
+LISTING_UNASKED: Final = otel_context.create_key("elf-mcp-listing-unasked")
 
 
 def sent(
@@ -42,7 +44,9 @@ def sent(
         attributes.update(peer())
         if extra is not None:
             attributes.update(extra)
-        implicit = method == "tools/list" and listing_for_itself.get()
+        implicit = method == "tools/list" and (
+            listing_for_itself.get() or bool(otel_context.get_value(LISTING_UNASKED))
+        )
         if implicit:
             attributes[elf.ELF_IMPLICIT] = True
         operation = start_client(instruments, name, method, attributes)

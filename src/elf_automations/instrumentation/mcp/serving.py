@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 from pydantic import BaseModel
 
@@ -28,6 +28,7 @@ from elf_automations.instrumentation.mcp.operation import Instruments, Operation
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.peers import client_name, http_peer_attributes
 from elf_automations.instrumentation.mcp.propagation import META, Incoming, carries_context, marked_span, received
+from elf_automations.instrumentation.mcp.sending import LISTING_UNASKED
 from elf_automations.instrumentation.mcp.transports import NOWHERE, Lead
 from elf_automations.instrumentation.spans import CallSpan
 from elf_automations.model import EntityRef
@@ -95,9 +96,7 @@ def notified(instruments: Instruments, meta: Mapping[str, Any] | BaseModel | Non
 
 def _start(instruments: Instruments, message: Received) -> Operation:
     incoming = received(message.meta, getattr(message.request, "headers", None), message.ambient)
-    earlier = earlier_round(message.method, message.params)
-    if earlier is not None and carries_context(message.meta):
-        earlier = None  # its client knows better what it belongs to
+    earlier = _earlier(message)
     if earlier is not None:
         incoming = incoming.below(earlier)
     server = _server_name(message.server)
@@ -117,17 +116,28 @@ def _start(instruments: Instruments, message: Received) -> Operation:
         attributes[elf.ELF_CALLER_SPAN_ID] = marked
     attributes.update(incoming.carried.caller)
     _name_ends(attributes, message, server)
-    if message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit):
+    unasked = message.method == "tools/list" and (asking_itself.get() or incoming.carried.implicit)
+    if unasked:
         attributes[elf.ELF_IMPLICIT] = True
     if earlier is not None:
         attributes[elf.ELF_CONTINUES] = True
     span = instruments.tracer.start_span(name, incoming.context, SpanKind.SERVER, attributes, incoming.links)
+    acting = _acting(incoming, span, server)
+    # A server may run in a task that such a listing started.
+    if unasked or LISTING_UNASKED in acting:
+        acting = context_with(acting, {LISTING_UNASKED: unasked})
     return Operation(
-        CallSpan(span, _acting(incoming, span, server)),
+        CallSpan(span, acting),
         message.method,
         attributes,
         instruments.durations.server_operation,
     )
+
+
+def _earlier(message: Received) -> SpanContext | None:
+    """Return the round that a request goes on with, None where its client says itself what it belongs to."""
+    earlier = earlier_round(message.method, message.params)
+    return None if earlier is None or carries_context(message.meta) else earlier
 
 
 def _name_ends(attributes: dict[str, AttributeValue], message: Received, server: str | None) -> None:
