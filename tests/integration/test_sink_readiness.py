@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from elf_automations.storage.migrate import migrate
 from otlp import request_of
@@ -37,6 +38,17 @@ def test_a_sink_is_ready_again_without_a_request_when_its_database_is_back() -> 
             eventually(lambda: _ready(running) == (200, "ok"))
 
 
+def test_a_sink_says_what_its_database_lacks_before_any_request(
+    empty_database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with sink(empty_database_url, "--grpc", "off") as running:
+        eventually(lambda: _ready(running) == (503, "the database takes no data"))
+        assert _sent(running) == 503
+    said = [line for line in capfd.readouterr().err.splitlines() if "takes no data" in line]
+    assert len(said) == 1
+    assert "elf-telemetry setup" in said[0]
+
+
 def test_a_sink_is_ready_again_when_its_schema_is_there(empty_database_url: str) -> None:
     with sink(empty_database_url, "--grpc", "off") as running:
         assert _sent(running) == 503
@@ -49,7 +61,7 @@ def test_a_sink_before_supabase_asks_it_too(database_url: str) -> None:
     with serving(database_url) as api:
         environment = {"SUPABASE_URL": api.url, "SUPABASE_SECRET_KEY": KEY}
         with sink("", "--grpc", "off", environment=environment) as running:
-            for _ in range(2):
+            for _ in range(3):  # the first may be for its look at the start
                 api.answer_next(503)
             assert _sent(running) == 503
             assert _ready(running) == (503, "the database takes no data")

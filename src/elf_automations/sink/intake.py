@@ -97,7 +97,8 @@ class Intake:
         self._beside = threading.Lock()
         self._at_work = threads
         self.failing = False
-        """Whether the database takes no data: it did not take the last batch, nor was it ready since."""
+        """Whether the database takes no data: not at the start, or not the last batch, nor was it ready since."""
+        self._unseen = False
         self._threads = [
             threading.Thread(target=self._run, name=f"elf-sink-{number}", daemon=True) for number in range(threads)
         ]
@@ -123,6 +124,10 @@ class Intake:
             self._accounts.waiting(len(self._requests))
             self._work.notify()
         return done
+
+    def look(self) -> None:
+        """See soon, unless requests show it before, whether the database takes data; say so if it does not."""
+        self._unseen = True
 
     def close(self, seconds: float) -> bool:
         """Take nothing more, store what waits, settle all of it, and let go of the database.
@@ -158,7 +163,7 @@ class Intake:
         writer.close()
 
     def _turn(self, writer: Writer) -> None:
-        """Store what waits; when nothing does for a moment, see whether a database that was away is back.
+        """Store what waits; when nothing does for a moment, see whether a database not seen yet, or away, is there.
 
         That, and settling when it is time, is done by one thread while the others are there for requests.
         """
@@ -170,7 +175,7 @@ class Intake:
             try:
                 if not self.failing and self._settling.due:
                     self._settle(writer)
-                elif self.failing and batch is None and not self._closed:
+                elif (self.failing or self._unseen) and batch is None and not self._closed:
                     self._check(writer)
             finally:
                 self._beside.release()
@@ -237,9 +242,8 @@ class Intake:
     def _failed(self, decoded: Sequence[_Decoded], error: Exception) -> None:
         if not isinstance(error, ElfTelemetryError):
             logger.error("a batch could not be stored", exc_info=error)
-        elif not self.failing:
-            self.failing = True
-            logger.warning("the database takes no data: %s", error)
+        else:
+            self._takes_no_data(error)
         self._accounts.failed(sum(one.spans for one in decoded), error)
         for one in decoded:
             one.done.set_exception(error)
@@ -266,12 +270,18 @@ class Intake:
         return lost
 
     def _check(self, writer: Writer) -> None:
+        self._unseen = False
         try:
             writer.check()
         except ElfTelemetryError as error:
-            logger.debug("the database takes no data: %s", error)
+            self._takes_no_data(error)
         else:
             self.failing = False
+
+    def _takes_no_data(self, error: ElfTelemetryError) -> None:
+        if not self.failing:
+            self.failing = True
+            logger.warning("the database takes no data: %s", error)
 
     def _settle(self, writer: Writer, *, wait: bool = False) -> None:
         try:

@@ -71,6 +71,7 @@ async def _serve(configuration: SinkConfiguration, listening: Listening | None) 
         gc.set_threshold(*_COLLECT_AFTER)
         if listening:
             listening(http_at, grpc_at)
+        intake.look()
         await stop.wait()
     finally:
         receiver.draining = True
