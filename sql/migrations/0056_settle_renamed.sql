@@ -20,8 +20,8 @@ begin
             select found.*, found.began as timestamp from calls_to_settle(p_since, p_begun) as found
         ),
 
-        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time. Where
-        -- it may have another name for the call, a name that ends alike comes first: several may be answered at once.
+        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time, and its
+        -- name for the call ends alike, because several may be answered at once.
         mounted as materialized (
             select row.timestamp, row.id, around.span_id
             from seen as row
@@ -31,22 +31,19 @@ begin
                 where server.trace_id = row.trace_id and server.id <> row.id and server.observed_by = 'server'
                     and server.protocol = row.protocol and server.operation = row.operation
                     and (
-                        server.is_unhandled or server.key = row.key
-                        or right(server.key, length(row.key) + 1) = '_' || row.key
+                        server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key
+                        -- A prefix of a resource stands between the scheme and the rest.
+                        or (
+                            row.key like '%://%'
+                            and right(server.key, length(split_part(row.key, '://', 2)) + 1)
+                            = '/' || split_part(row.key, '://', 2)
+                        )
                     )
                     and server.service_name is not distinct from row.service_name
                     and server.service_instance_id is not distinct from row.service_instance_id
                     and server.timestamp <= row.timestamp and server.ended >= row.ended
                     and (server.timestamp < row.timestamp or server.ended > row.ended)
-                order by
-                    server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key
-                    -- A prefix of a resource stands between the scheme and the rest.
-                    or (
-                        row.key like '%://%'
-                        and right(server.key, length(split_part(row.key, '://', 2)) + 1)
-                        = '/' || split_part(row.key, '://', 2)
-                    ) desc,
-                    server.timestamp desc, server.id
+                order by server.timestamp desc, server.id
                 limit 1
             ) as around
             where row.is_relayed and row.observed_by = 'server' and row.parent_span_id is not null

@@ -1,4 +1,4 @@
--- Settling: a call whose counted row was only told that it failed takes the cause from the layer that knows it.
+-- Settling: a client that was only told that its call failed takes the cause from its server; who wrote that down learns it too.
 create or replace function calls_to_settle(p_since timestamptz, p_begun timestamptz[]) returns table (
     began timestamptz,
     id uuid,
@@ -144,8 +144,8 @@ begin
             select found.*, found.began as timestamp from calls_to_settle(p_since, p_begun) as found
         ),
 
-        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time. Where
-        -- it may have another name for the call, a name that ends alike comes first: several may be answered at once.
+        -- Between a server and one that is mounted in it lies a span that is no row: the server is around it in time, and its
+        -- name for the call ends alike, because several may be answered at once.
         mounted as materialized (
             select row.timestamp, row.id, around.span_id
             from seen as row
@@ -155,22 +155,19 @@ begin
                 where server.trace_id = row.trace_id and server.id <> row.id and server.observed_by = 'server'
                     and server.protocol = row.protocol and server.operation = row.operation
                     and (
-                        server.is_unhandled or server.key = row.key
-                        or right(server.key, length(row.key) + 1) = '_' || row.key
+                        server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key
+                        -- A prefix of a resource stands between the scheme and the rest.
+                        or (
+                            row.key like '%://%'
+                            and right(server.key, length(split_part(row.key, '://', 2)) + 1)
+                            = '/' || split_part(row.key, '://', 2)
+                        )
                     )
                     and server.service_name is not distinct from row.service_name
                     and server.service_instance_id is not distinct from row.service_instance_id
                     and server.timestamp <= row.timestamp and server.ended >= row.ended
                     and (server.timestamp < row.timestamp or server.ended > row.ended)
-                order by
-                    server.key = row.key or right(server.key, length(row.key) + 1) = '_' || row.key
-                    -- A prefix of a resource stands between the scheme and the rest.
-                    or (
-                        row.key like '%://%'
-                        and right(server.key, length(split_part(row.key, '://', 2)) + 1)
-                        = '/' || split_part(row.key, '://', 2)
-                    ) desc,
-                    server.timestamp desc, server.id
+                order by server.timestamp desc, server.id
                 limit 1
             ) as around
             where row.is_relayed and row.observed_by = 'server' and row.parent_span_id is not null
@@ -324,7 +321,10 @@ begin
                 or (claimant.status = layer.status and layer.is_numbered and not claimant.is_numbered)
                 or layer.knows & 1023 & ~claimant.knows <> 0
                 or (layer.knows & 1024 <> 0 and claimant.knows & 1536 = 0)
-                or (claimant.status = 'error' and layer.status = 'error' and layer.knows & 2048 & ~claimant.knows <> 0)
+                or (
+                    claimant.status = 'error' and layer.status = 'error' and layer.knows & 2048 & ~claimant.knows <> 0
+                    and claimant.observed_by = 'client' and layer.observed_by = 'server'
+                )
                 or (claimant.protocol = 'mcp' and claimant.target_id = 'unknown' and layer.target_id <> 'unknown')
                 or (claimant.is_guessed and not layer.is_guessed and layer.target_id <> 'unknown')
                 or (claimant.source_id = claimant.service_name and claimant.source_id <> layer.source_id)
@@ -397,9 +397,14 @@ begin
                     when call.status = 'error' and coalesce(call.error_message, '') not in ('', 'unknown exception')
                         and (
                             claimant.status = 'success' or claimant.metadata ? 'outcome_derived'
+                            or (claimant.status = 'error' and coalesce(claimant.error_message, '') in ('', 'unknown exception'))
+                        )
+                        and (
+                            (claimant.observed_by = 'client' and call.observed_by = 'server')
+                            -- Who wrote the call down took its error, and learns what it learns.
                             or (
-                                claimant.status = 'error'
-                                and coalesce(claimant.error_message, '') in ('', 'unknown exception')
+                                claimant.observed_by = 'manual' and call.observed_by = 'client'
+                                and claimant.error_message = 'unknown exception'
                             )
                         )
                         then call.error_message
@@ -654,7 +659,7 @@ begin
         into v_claims
         from pair_recorded_calls(p_since, p_until) as pair
         cross join lateral (
-            select row.status, row.error_message
+            select row.status, row.error_message, row.observed_by
             from communication_telemetry as row
             where row.timestamp = pair.call_timestamp and row.id = pair.call_id
             offset 0
@@ -668,8 +673,9 @@ begin
         where pair.is_new
             -- The call may have learned the cause after the record took its error.
             or (
-                record.status = 'error' and coalesce(record.error_message, '') in ('', 'unknown exception')
-                and call.status = 'error' and coalesce(call.error_message, '') not in ('', 'unknown exception')
+                record.status = 'error' and record.error_message = 'unknown exception'
+                and call.observed_by = 'client' and call.status = 'error'
+                and coalesce(call.error_message, '') not in ('', 'unknown exception')
             );
         exit when v_claims is null;
         v_pass := apply_claims(v_claims);

@@ -28,7 +28,8 @@ from elf_automations.model.records import SpanKind, SpanRecord
 UNKNOWN: Final = "unknown"
 _FAILED: Final = frozenset({"error", "timeout"})
 # What the A2A SDK's server answers over HTTP+JSON, whatever an executor raised.
-_SAYS_NOTHING: Final = frozenset({None, "", "unknown exception"})
+_STOCK_PHRASE: Final = "unknown exception"
+_SAYS_NOTHING: Final = frozenset({None, "", _STOCK_PHRASE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def _merged(call: Call, layers: list[Call]) -> Call:
         details = _completed(details, layer.details)
         if not named and layer.target.id != UNKNOWN and (layer.target_named or target.id == UNKNOWN):
             target, named = layer.target, layer.target_named
+    outcome = _explained(call, outcome, layers)
     if derived and outcome.status == "success":
         ends = (layer.outcome for layer in layers if layer.side == "server")
         outcome = next((end for end in ends if end.status == "cancelled"), outcome)
@@ -125,18 +127,30 @@ def _completed(known: Details, layer: Details) -> Details:
 def _worse(seen: Outcome, witness: Outcome) -> Outcome:
     """Let a layer that saw an error correct a client that saw nothing wrong, never the other way round.
 
-    Of two that saw the same end, the protocol's own number is a better code than the name of a class; and who knows why
-    a call failed tells it to who was only told that it did.
+    Of two that saw the same end, the protocol's own number is a better code than the name of a class.
     """
     if seen.status == "success" and witness.status == "error":
         return witness
-    if seen.status != witness.status:
-        return seen
-    if _is_number(witness.error_code) and not _is_number(seen.error_code):
-        seen = changed(seen, error_code=witness.error_code)
-    if seen.status == "error" and seen.error_message in _SAYS_NOTHING and witness.error_message not in _SAYS_NOTHING:
-        seen = changed(seen, error_message=witness.error_message)
+    if seen.status == witness.status and _is_number(witness.error_code) and not _is_number(seen.error_code):
+        return changed(seen, error_code=witness.error_code)
     return seen
+
+
+def _explained(call: Call, seen: Outcome, layers: list[Call]) -> Outcome:
+    """Let its server tell a client why the call failed that was only told that it did.
+
+    Who wrote the call down took the client's error, and learns what that learns.
+    """
+    clients = [layer for layer in layers if layer.side == "client"]
+    if call.side == "client":
+        mute = seen.error_message in _SAYS_NOTHING
+    else:
+        mute = call.side == "manual" and bool(clients) and seen.error_message == _STOCK_PHRASE
+    if seen.status != "error" or not mute:
+        return seen
+    texts = (it.outcome.error_message for it in layers if it.side == "server" and it.outcome.status == "error")
+    cause = next((text for text in texts if text not in _SAYS_NOTHING), None)
+    return changed(seen, error_message=cause) if cause else seen
 
 
 def _is_number(code: str | None) -> bool:
