@@ -169,6 +169,7 @@ def test_a_secret_that_is_none_is_refused_without_being_shown(secret: str):
     ("arguments", "said"),
     [
         (["--webhook", "http://127.0.0.1:1/"], "add --watch"),
+        (["--every", "30"], "add --watch"),
         (["--watch", "--webhook", "http://127.0.0.1:1/"], "ELF_WEBHOOK_SECRET"),
         (["--watch", "--webhook", "http://127.0.0.1:1/", "--secret", "MY_SECRET"], "MY_SECRET"),
         (["--watch", "--webhook", "ftp://x", "--secret", "GOOD"], "http or https URL"),

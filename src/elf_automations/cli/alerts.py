@@ -23,6 +23,7 @@ from elf_automations.storage.connection import connect, shown
 from elf_automations.storage.queries import fetch
 
 _SECRET: Final = "ELF_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+_EVERY_S: Final = 15.0
 _LAST_CHANCE_S: Final = 3.0
 _TERMINATED: Final = 128 + signal.SIGTERM
 _TOLD: Final = (
@@ -46,7 +47,9 @@ _TOLD: Final = (
 def alerts(
     database_url: DatabaseUrl = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show changes as they happen, until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option("--every", min=1, help="With --watch: seconds between evaluations.")] = 15,
+    every: Annotated[
+        float | None, typer.Option("--every", min=1, help="With --watch: seconds between evaluations, by default 15.")
+    ] = None,
     webhook: Annotated[
         str | None, typer.Option("--webhook", metavar="URL", help="With --watch: post each change there, signed.")
     ] = None,
@@ -58,10 +61,12 @@ def alerts(
     """Show active alerts; exits 1 when there are any."""
     if webhook is not None and not watch:
         raise ConfigurationError("--webhook posts changes as they happen: add --watch")
+    if every is not None and not watch:
+        raise ConfigurationError("--every is how often to look for changes: add --watch")
     hook = None if webhook is None else Webhook(webhook, _key(secret), _complain)
     url = postgres_url(database_url)
     if watch:
-        _watch(url, every, hook, json=json)
+        _watch(url, every or _EVERY_S, hook, json=json)
         return
     with connect(url) as connection:
         found = fetch(connection, "active_alerts")
