@@ -154,8 +154,8 @@ def _reading(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         if not isinstance(sending, _Sending):
             return await original(self, *args, **kwargs)
         sending.receivers = []  # as it stays where they cannot be read
-        found: Any = await original(self, *args, **kwargs)
-        sending.receivers = cast("list[Any]", found) if type(found) is list else None
-        return found
+        found = await original(self, *args, **kwargs)
+        sending.receivers = cast("list[Any]", found) if isinstance(found, list) else None
+        return cast("Any", found)
 
     return read
