@@ -2,8 +2,9 @@
 
 Run by hand: `python tests/benchmarks/a2a_overhead.py [--calls 60] [--rounds 40] [--bindings JSONRPC,HTTP+JSON,GRPC]`.
 Client and server share one process (HTTP without a network, gRPC over loopback). The variants take turns, some calls
-at a time, so that only ratios count: `off` is what OTEL_INSTRUMENTATION_A2A_SDK_ENABLED=false does at import, `native`
-the SDK's own spans, `ours` A2AInstrumentor; the last two with one BatchSpanProcessor and an exporter that does nothing.
+at a time, so that only ratios count, each with an agent that was made under it, as applications are: `off` is what
+OTEL_INSTRUMENTATION_A2A_SDK_ENABLED=false does at import, `native` the SDK's own spans, `ours` A2AInstrumentor; the
+last two with one BatchSpanProcessor and an exporter that does nothing.
 
 A block is the CPU time of some calls in a row and of exporting their spans, garbage collection included. Three ratios:
 of the blocks' lower quartiles, which other work on the machine disturbs least; the median of the rounds' own ratios,
@@ -22,7 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -98,31 +99,42 @@ async def connected(where: Agent, binding: str, *, streaming: bool) -> Client:
     return await create_client(where.card, config)
 
 
-async def measure(where: Agent, binding: str, *, streaming: bool, calls: int, rounds: int) -> dict[str, list[float]]:
-    """Return CPU seconds a call, for each variant and round."""
+async def measure(binding: str, *, streaming: bool, calls: int, rounds: int) -> dict[str, list[float]]:
+    """Return CPU seconds a call, for each variant and round; each has an agent that was made under it."""
     provider = trace.get_tracer_provider()
     assert isinstance(provider, TracerProvider)
     kinds = variants(provider)
     names = list(kinds)
     times: dict[str, list[float]] = {name: [] for name in names}
-    client = await connected(where, binding, streaming=streaming)
-    for turn in range(rounds + WARM_UP):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+    async with AsyncExitStack() as agents:
+        clients: dict[str, Client] = {}
+        for name in names:
             with kinds[name]():
-                for _ in range(SETTLE):
-                    await events_of(client, "complete")
-                provider.force_flush()
-                gc.collect()
-                began = time.process_time()
-                for _ in range(calls):
-                    await events_of(client, "complete")
-                provider.force_flush()
-                spent = (time.process_time() - began) / calls
-            if turn >= WARM_UP:
-                times[name].append(spent)
-    await client.close()
+                where = await agents.enter_async_context(agent("sales-team"))
+                clients[name] = await connected(where, binding, streaming=streaming)
+        for turn in range(rounds + WARM_UP):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                with kinds[name]():
+                    spent = await block(clients[name], provider, calls)
+                if turn >= WARM_UP:
+                    times[name].append(spent)
+        for client in clients.values():
+            await client.close()
     return times
+
+
+async def block(client: Client, provider: TracerProvider, calls: int) -> float:
+    """Return CPU seconds a call of a block, after as many calls as it takes to settle."""
+    for _ in range(SETTLE):
+        await events_of(client, "complete")
+    provider.force_flush()
+    gc.collect()
+    began = time.process_time()
+    for _ in range(calls):
+        await events_of(client, "complete")
+    provider.force_flush()
+    return (time.process_time() - began) / calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +167,18 @@ async def run(bindings: Sequence[str], calls: int, rounds: int) -> bool:
     good = True
     print(f"load {os.getloadavg()[0]:.1f}; ratios: of the lower quartiles / median of the rounds (95 %) / of the sums")
     print(f"{'binding':10} {'mode':6}  off µs  native µs  ours µs  {'ours / off':33}  {'ours / native'}")
-    async with agent("sales-team") as where:
-        for binding in bindings:
-            for streaming in (False, True):
-                times = await measure(where, binding, streaming=streaming, calls=calls, rounds=rounds)
-                low = {name: quantiles(each)[0] * 1e6 for name, each in times.items()}
-                found = {f"ours / {other}": ratios(times, other) for other in ("off", "native")}
-                good &= all(max(found[name].quartiles, found[name].median) <= bar for name, bar in BARS.items())
-                mode = "stream" if streaming else "unary"
-                shown = "  ".join(map(str, found.values()))
-                print(
-                    f"{binding:10} {mode:6} {low['off']:7.0f} {low['native']:10.0f} {low['ours']:8.0f}  {shown}",
-                    flush=True,
-                )
+    for binding in bindings:
+        for streaming in (False, True):
+            times = await measure(binding, streaming=streaming, calls=calls, rounds=rounds)
+            low = {name: quantiles(each)[0] * 1e6 for name, each in times.items()}
+            found = {f"ours / {other}": ratios(times, other) for other in ("off", "native")}
+            good &= all(max(found[name].quartiles, found[name].median) <= bar for name, bar in BARS.items())
+            mode = "stream" if streaming else "unary"
+            shown = "  ".join(map(str, found.values()))
+            print(
+                f"{binding:10} {mode:6} {low['off']:7.0f} {low['native']:10.0f} {low['ours']:8.0f}  {shown}",
+                flush=True,
+            )
     print(f"load {os.getloadavg()[0]:.1f}")
     return good
 

@@ -15,7 +15,7 @@ from a2a.client.transports.rest import RestTransport
 from a2a.server.events.event_queue_v2 import EventQueueSource
 from a2a.server.request_handlers import DefaultRequestHandlerV2, LegacyRequestHandler
 from a2a.server.routes import jsonrpc_dispatcher
-from a2a.server.tasks import BasePushNotificationSender
+from a2a.server.tasks import BasePushNotificationSender, task_manager
 from a2a.types.a2a_pb2 import (
     GetTaskRequest,
 )
@@ -116,6 +116,22 @@ def test_uninstrumenting_puts_every_object_back():
     after = patched_objects()
     assert [name for name, thing in during.items() if thing is before[name]] == []
     assert [name for name, thing in after.items() if thing is not before[name]] == []
+
+
+def test_what_the_sdk_traces_runs_without_its_wrappers_meanwhile():
+    """Of a class, and of a module by itself."""
+
+    def wrapped() -> list[bool]:
+        traced = (EventQueueSource.enqueue_event, task_manager.append_artifact_to_task)
+        return [function.__code__.co_filename == sdk_telemetry.__file__ for function in traced]
+
+    before = wrapped()
+    A2AInstrumentor().instrument()
+    try:
+        assert wrapped() == [False, False]
+    finally:
+        A2AInstrumentor().uninstrument()
+    assert wrapped() == before == [True, True]
 
 
 def test_a_moved_patch_point_costs_one_line_and_only_itself(monkeypatch, caplog):

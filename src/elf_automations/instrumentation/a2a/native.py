@@ -56,22 +56,24 @@ class _SilentTrace:
 def native_patch_points() -> tuple[PatchPoint, ...]:
     """Return the patch points that silence the SDK's spans, none when the environment asks for them.
 
-    The SDK's tracing wrappers are taken off its classes, which also saves what they cost; a method that was bound
-    before, as routes do, still runs its wrapper and meets a silent tracer.
+    The SDK's tracing wrappers are taken off its classes and functions, which also saves what they cost; a method that
+    was bound before, as routes do, still runs its wrapper and meets a silent tracer.
     """
     if os.environ.get(KEEP_VARIABLE, "").strip().lower() == "true":
         return ()
-    unwrapped = (PatchPoint(module, path, _without_tracing) for module, path in sorted(_traced_methods()))
+    unwrapped = (PatchPoint(module, path, _without_tracing) for module, path in sorted(_traced()))
     return (PatchPoint(telemetry.__name__, "trace", _SilentTrace), *unwrapped)
 
 
-def _traced_methods() -> Iterator[tuple[str, str]]:
-    """Yield module and path of every method that the SDK's `trace_class` wrapped, of the modules imported so far."""
+def _traced() -> Iterator[tuple[str, str]]:
+    """Yield module and path of every function and method that the SDK traces, of the modules imported so far."""
     for name, module in list(sys.modules.items()):
         if not name.startswith("a2a."):
             continue
-        for thing in list(vars(module).values()):
-            if isinstance(thing, type) and thing.__module__ == name and "." not in thing.__qualname__:
+        for own, thing in list(vars(module).items()):
+            if _is_traced(thing):
+                yield name, own
+            elif isinstance(thing, type) and thing.__module__ == name and "." not in thing.__qualname__:
                 methods = (method for method, function in vars(thing).items() if _is_traced(function))
                 yield from ((name, f"{thing.__qualname__}.{method}") for method in methods)
 
