@@ -1,4 +1,6 @@
--- Settling: a client that was only told that its call failed takes the cause from its server; who wrote that down learns it too.
+-- Settling: a server that no handler of its own answers for may know the call it passes on by another name. The prefix of a
+-- mounted server stands within the URI of its resources, not before it as with tools.
+-- A client that was only told that its call failed takes the cause from its server; who wrote that down learns it too.
 create or replace function calls_to_settle(p_since timestamptz, p_begun timestamptz[]) returns table (
     began timestamptz,
     id uuid,
