@@ -141,12 +141,14 @@ def _explained(call: Call, seen: Outcome, layers: list[Call]) -> Outcome:
 
     Who wrote the call down took the client's error, and learns what that learns.
     """
-    clients = [layer for layer in layers if layer.side == "client"]
+    if seen.status != "error":
+        return seen
     if call.side == "client":
         mute = seen.error_message in _SAYS_NOTHING
     else:
-        mute = call.side == "manual" and bool(clients) and seen.error_message == _STOCK_PHRASE
-    if seen.status != "error" or not mute:
+        wrote_down = call.side == "manual" and any(layer.side == "client" for layer in layers)
+        mute = wrote_down and seen.error_message == _STOCK_PHRASE
+    if not mute:
         return seen
     texts = (it.outcome.error_message for it in layers if it.side == "server" and it.outcome.status == "error")
     cause = next((text for text in texts if text not in _SAYS_NOTHING), None)

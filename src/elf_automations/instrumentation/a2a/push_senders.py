@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from inspect import isfunction
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, cast
 
 from a2a.server.tasks import BasePushNotificationSender, PushNotificationConfigStore, PushNotificationSender
@@ -26,7 +25,7 @@ from elf_automations.instrumentation.a2a.methods import PUSH
 from elf_automations.instrumentation.a2a.observation import Observation
 from elf_automations.instrumentation.a2a.own_classes import own_class_points
 from elf_automations.instrumentation.contexts import context_with
-from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, Point
+from elf_automations.instrumentation.patches import MakeWrapper, Point
 from elf_automations.instrumentation.spans import attached, start_client_span
 
 logger = logging.getLogger(__name__)
@@ -45,18 +44,9 @@ def own_sender_points(
     sending = {"send_notification": _sending(tracer), "_dispatch_notification": dispatching}
     reading: dict[str, MakeWrapper] = dict.fromkeys(_READS, _reading)
     return (
-        *own_class_points(
-            PushNotificationSender, {BasePushNotificationSender}, functools.partial(_methods_of, sending), wrap
-        ),
-        *own_class_points(PushNotificationConfigStore, (), functools.partial(_methods_of, reading), wrap),
+        *own_class_points(PushNotificationSender, {BasePushNotificationSender}, sending, wrap),
+        *own_class_points(PushNotificationConfigStore, (), reading, wrap),
     )
-
-
-def _methods_of(wrappers: dict[str, MakeWrapper], cls: type) -> Iterator[ClassPoint]:
-    for name, make in wrappers.items():
-        own = vars(cls).get(name)
-        if isfunction(own) and not getattr(own, "__isabstractmethod__", False):
-            yield ClassPoint(cls, name, make)
 
 
 def has_span() -> None:

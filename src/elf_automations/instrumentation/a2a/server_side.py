@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from inspect import isfunction
 from typing import Any, Final
 
 from a2a.server.context import ServerCallContext
@@ -34,7 +32,7 @@ from elf_automations.instrumentation.a2a.peers import peer_of, remembering_peer
 from elf_automations.instrumentation.a2a.propagation import GRPC_CONTEXT, headers_of, incoming, remembering_grpc
 from elf_automations.instrumentation.contexts import BAGGAGE, context_with
 from elf_automations.instrumentation.identity import ACTOR, callees_entries, caller_attributes
-from elf_automations.instrumentation.patches import ClassPoint, MakeWrapper, PatchPoint, Point
+from elf_automations.instrumentation.patches import MakeWrapper, PatchPoint, Point
 from elf_automations.instrumentation.spans import CallSpan, start_server_span
 from elf_automations.model import EntityRef, Status
 
@@ -117,13 +115,8 @@ def server_patch_points(tracer: Tracer) -> tuple[PatchPoint, ...]:
 def own_handler_points(tracer: Tracer, wrap: Callable[[Sequence[Point]], None]) -> tuple[Point, ...]:
     """Return the points of the application's own request handlers; `wrap` takes those of classes made from here on."""
     known = {getattr(import_module(module), handler) for module, handler in _HANDLERS}
-    return own_class_points(RequestHandler, known, functools.partial(_methods_of, tracer), wrap)
-
-
-def _methods_of(tracer: Tracer, handler: type) -> Iterator[ClassPoint]:
-    for name, own in vars(handler).items():
-        if name in SERVER_METHODS and isfunction(own) and not getattr(own, "__isabstractmethod__", False):
-            yield ClassPoint(handler, name, handler_wrapper(tracer, SERVER_METHODS[name]))
+    wrappers = {name: handler_wrapper(tracer, method) for name, method in SERVER_METHODS.items()}
+    return own_class_points(RequestHandler, known, wrappers, wrap)
 
 
 def handler_wrapper(tracer: Tracer, method: Method) -> MakeWrapper:
