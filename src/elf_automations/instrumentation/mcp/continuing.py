@@ -16,7 +16,7 @@ import orjson
 from opentelemetry.trace import SpanContext
 
 from elf_automations.conventions import elf
-from elf_automations.instrumentation.mcp.operation import INPUT_REQUIRED, Operation
+from elf_automations.instrumentation.mcp.operation import Operation, asks_for_input
 from elf_automations.instrumentation.mcp.payload import field
 from elf_automations.instrumentation.mcp.propagation import META
 
@@ -34,7 +34,7 @@ _waiting: OrderedDict[bytes, SpanContext] = OrderedDict()
 
 def answered(operation: Operation, params: object, result: object) -> None:
     """Note that a request got this result, before its operation is concluded: it may have been a question."""
-    if field(result, "resultType") != INPUT_REQUIRED:
+    if not asks_for_input(result):
         return
     try:
         operation.call.at_end({elf.ELF_INTERIM: True})

@@ -34,7 +34,7 @@ CONNECTION: Final = (
     otel.MCP_SESSION_ID,
 )
 _MAX_TOOLS: Final = 100
-INPUT_REQUIRED: Final = "input_required"
+_INPUT_REQUIRED: Final = "input_required"
 # FastMCP opens its own CLIENT span around the SDK's request: that span is the call's, we add to it.
 _OUTER_CLIENT_SCOPE: Final = "fastmcp"
 
@@ -49,6 +49,11 @@ class Instruments:
     tracer: Tracer
     durations: Durations
     on: bool = True
+
+
+def asks_for_input(result: object) -> bool:
+    """Return whether a result is none yet: the server needs input first."""
+    return payload.field(result, "resultType") == _INPUT_REQUIRED
 
 
 class Operation:
@@ -90,7 +95,7 @@ class Operation:
     @property
     def interim(self) -> bool:
         """Whether the answer over the wire was no result yet: the server needs input first."""
-        return payload.field(self._wire_result, "resultType") == INPUT_REQUIRED
+        return asks_for_input(self._wire_result)
 
     def answered(self, wire_result: object) -> None:
         """Note the result as it came over the wire, for its size and what it tells of its usage."""
